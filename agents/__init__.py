@@ -1,0 +1,1 @@
+"""What runs on a node: one process that serves one model revision."""

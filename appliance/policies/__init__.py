@@ -1,0 +1,1 @@
+"""Decisions as plain functions of data and `now`. Standard library only."""

@@ -1,0 +1,1 @@
+"""Which agent gets the next request: one policy a file."""

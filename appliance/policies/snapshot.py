@@ -1,0 +1,87 @@
+"""The route snapshot: all that a gateway must know to serve, in one immutable document.
+
+`appliance.publish` writes it, gateways read it (JSON of these dataclasses, field by field).
+Its generation orders snapshots: a new or restored database has a new epoch, which always wins;
+within an epoch the larger number does.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+SNAPSHOT_FORMAT = 1
+
+#: What the control plane wants of an agent. A draining one gets no new work.
+WantedRoute = Literal["warm", "parked", "draining"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Which snapshot: `epoch` names the database, `number` counts its changes."""
+
+    epoch: str
+    number: int
+
+    def supersedes(self, other: "Generation | None") -> bool:
+        """Whether a gateway that serves `other` must take this one instead."""
+        return other is None or self.epoch != other.epoch or self.number > other.number
+
+    def reached(self, wanted: "Generation") -> bool:
+        """Whether serving this one means that all `wanted` says is served."""
+        return self.epoch == wanted.epoch and self.number >= wanted.number
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRoute:
+    """What clients may ask for. `created` is in Unix seconds, `max_agents` counts warm agents."""
+
+    name: str
+    model: str
+    task: str
+    revision: str
+    created: int
+    max_agents: int
+    queue_limit: int = 1000
+    deadline_s: float = 60.0
+    balancing: str = "least_in_flight"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRoute:
+    """Where an agent listens, and the SHA-256 (hex, of the DER) of the certificate it must show.
+
+    `slots` is how many requests it executes at once (workers x batch size), `ahead` how many
+    more it may be given so that its next batch is already there.
+    """
+
+    id: str
+    deployment: str
+    node: str
+    host: str
+    port: int
+    certificate_sha256: str
+    wanted: WantedRoute
+    slots: int
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRoute:
+    """A key by the SHA-256 (hex) of its text. `rpm` bounds its requests per minute, None: no bound."""
+
+    sha256: str
+    name: str
+    team: str
+    rpm: int | None = None
+    scopes: tuple[str, ...] = ("inference",)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSnapshot:
+    """The whole document. `written_at` is in Unix seconds, for people."""
+
+    generation: Generation
+    written_at: float
+    deployments: tuple[DeploymentRoute, ...] = ()
+    agents: tuple[AgentRoute, ...] = ()
+    keys: tuple[KeyRoute, ...] = ()
+    format: int = field(default=SNAPSHOT_FORMAT)

@@ -1,0 +1,1 @@
+"""What people see: the live overview, the playground and the admin."""

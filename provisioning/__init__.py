@@ -1,0 +1,1 @@
+"""Puts agents on nodes."""
