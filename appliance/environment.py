@@ -37,6 +37,18 @@ class Environment:
         """The host to name in addresses shown to people on this machine."""
         return "127.0.0.1" if self.bind in ("0.0.0.0", "::") else self.bind  # noqa: S104 - compared, not bound
 
+    def create_directories(self) -> None:
+        """Make the state directory and its parts, for the owner alone. Raises BadEnvironment."""
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for part in (self.run_dir, self.ca_dir, self.models_dir, self.agents_dir, self.logs_dir):
+                part.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise BadEnvironment(
+                f"APPLIANCE_HOME={str(self.home)!r} cannot be used ({error.strerror}): "
+                "a directory that can be written is accepted"
+            ) from error
+
     # Where things lie in the state directory. One place, so that nothing is spelt twice.
     @property
     def routes_file(self) -> Path:
@@ -75,6 +87,11 @@ def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
     Raises BadEnvironment naming the variable, its value and what is accepted.
     """
     given = os.environ if variables is None else variables
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        if given.get(name):
+            raise BadEnvironment(
+                f"{name} is set, but this version keeps everything in APPLIANCE_HOME: unset {name}"
+            )
     certificate, key = _file(given, "TLS_CERT"), _file(given, "TLS_KEY")
     if (certificate is None) != (key is None):
         raise BadEnvironment("TLS_CERT and TLS_KEY go together: set both or none")

@@ -1,0 +1,26 @@
+"""Rows: what people want, what was observed, and what was decided. One file per aggregate."""
+
+from appliance.models.agents import Agent
+from appliance.models.audit import AuditEvent
+from appliance.models.decisions import Decision
+from appliance.models.deployments import Deployment, Revision
+from appliance.models.history import MetricPoint
+from appliance.models.inference_models import InferenceModel
+from appliance.models.keys import ApiKey
+from appliance.models.leases import Lease
+from appliance.models.nodes import Node
+from appliance.models.routes import RouteState
+
+__all__ = [
+    "Agent",
+    "ApiKey",
+    "AuditEvent",
+    "Decision",
+    "Deployment",
+    "InferenceModel",
+    "Lease",
+    "MetricPoint",
+    "Node",
+    "Revision",
+    "RouteState",
+]

@@ -1,0 +1,76 @@
+"""Agents: one process each, on a node, serving one revision."""
+
+import secrets
+
+from django.db import models
+
+from appliance.models.deployments import Deployment, Revision
+from appliance.models.nodes import Node
+
+
+class Agent(models.Model):
+    """A replica: what is wanted of it (`wanted`) and what was seen of it (`state`).
+
+    `profile` holds what it is started with: workers, threads, batch_size. A stopped agent's row
+    goes away once its process is seen gone.
+    """
+
+    class Wanted(models.TextChoices):
+        """What the loop decided."""
+
+        WARM = "warm"
+        PARKED = "parked"
+        DRAINING = "draining"
+        STOPPED = "stopped"
+
+    class State(models.TextChoices):
+        """What was observed."""
+
+        STARTING = "starting"
+        READY = "ready"
+        PARKED = "parked"
+        DRAINING = "draining"
+        STOPPED = "stopped"
+        FAILED = "failed"
+
+    id = models.CharField(primary_key=True, max_length=80)
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="agents")
+    revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="agents")
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="agents")
+    host = models.CharField(max_length=255)
+    port = models.PositiveIntegerField()
+    profile = models.JSONField(default=dict)
+    certificate_sha256 = models.CharField(max_length=64, blank=True, default="")
+    wanted = models.CharField(max_length=16, choices=Wanted, default=Wanted.WARM)
+    state = models.CharField(max_length=16, choices=State, default=State.STARTING, db_index=True)
+    attempt = models.PositiveIntegerField(default=0, help_text="Starts since it was last ready.")
+    retry_at = models.DateTimeField(null=True, blank=True, help_text="Not started again before this.")
+    pid = models.PositiveIntegerField(null=True, blank=True)
+    draining_generation = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="The route generation that took it out of service."
+    )
+    error = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ready_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("deployment", "created_at")
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def slots(self) -> int:
+        """Requests it executes at once."""
+        return int(self.profile["workers"]) * int(self.profile["batch_size"])
+
+    @property
+    def ahead(self) -> int:
+        """Requests it may hold beyond those, so that the next batch is already there."""
+        return int(self.profile["batch_size"])
+
+
+def new_agent_id(deployment: str) -> str:
+    """A name for a new agent that tells whose it is: `minilm-3fa9c1`."""
+    return f"{deployment}-{secrets.token_hex(3)}"

@@ -1,0 +1,120 @@
+"""Publishes the route snapshot that gateways serve from.
+
+A verb calls `touch_routes()` inside its transaction; after the commit the file is replaced in one
+step. Writers take turns, and each writes the newest committed rows, so an older snapshot never
+follows a newer one.
+"""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+
+from appliance.models import Agent, ApiKey, Deployment, RouteState
+from appliance.policies.snapshot import (
+    AgentRoute,
+    DeploymentRoute,
+    Generation,
+    KeyRoute,
+    RouteSnapshot,
+    WantedRoute,
+)
+from appliance.secrets import write_private
+
+
+def touch_routes() -> Generation:
+    """Count a change of the routes; the snapshot is written when the transaction commits.
+
+    Must be called inside a transaction. Returns the generation that will hold the change.
+    """
+    state, _ = RouteState.objects.get_or_create(pk=1)
+    RouteState.objects.filter(pk=1).update(number=F("number") + 1)
+    state.refresh_from_db()
+    transaction.on_commit(write_routes)
+    return Generation(state.epoch, state.number)
+
+
+def write_routes() -> Generation:
+    """Write the snapshot of what is committed now, unless the file has it already."""
+    path: Path = settings.ENVIRONMENT.routes_file
+    with _writer_turn(path.with_name(".routes.lock")):
+        with transaction.atomic():
+            snapshot = build_snapshot(time.time())
+        if read_generation(path) != snapshot.generation:
+            write_private(path, msgspec.json.encode(snapshot))
+    return snapshot.generation
+
+
+def read_generation(path: Path) -> Generation | None:
+    """The generation of the snapshot on disk; None where there is none that can be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RouteSnapshot).generation
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def build_snapshot(written_at: float) -> RouteSnapshot:
+    """The snapshot of the rows as they are; inside a transaction it is one consistent view."""
+    state, _ = RouteState.objects.get_or_create(pk=1)
+    return RouteSnapshot(
+        generation=Generation(state.epoch, state.number),
+        written_at=written_at,
+        deployments=tuple(_deployment_routes()),
+        agents=tuple(_agent_routes()),
+        keys=tuple(
+            KeyRoute(key.sha256, key.name, key.team, key.rpm, tuple(key.scopes))
+            for key in ApiKey.objects.filter(revoked_at__isnull=True)
+        ),
+    )
+
+
+def _deployment_routes() -> Iterator[DeploymentRoute]:
+    for deployment in Deployment.objects.filter(removing=False).select_related(
+        "model", "revision__deployment"
+    ):
+        yield DeploymentRoute(
+            name=deployment.name,
+            model=deployment.model.name,
+            task=deployment.model.task,
+            revision=str(deployment.revision or ""),
+            created=int(deployment.created_at.timestamp()),
+            max_agents=deployment.max_agents,
+            queue_limit=deployment.queue_limit,
+            deadline_s=deployment.deadline_s,
+        )
+
+
+_WANTED: dict[str, WantedRoute] = {
+    Agent.Wanted.WARM: "warm",
+    Agent.Wanted.PARKED: "parked",
+    Agent.Wanted.DRAINING: "draining",
+}
+
+
+def _agent_routes() -> Iterator[AgentRoute]:
+    for agent in Agent.objects.exclude(wanted=Agent.Wanted.STOPPED).select_related("deployment", "node"):
+        yield AgentRoute(
+            id=agent.id,
+            deployment=agent.deployment.name,
+            node=agent.node.name,
+            host=agent.host,
+            port=agent.port,
+            certificate_sha256=agent.certificate_sha256,
+            wanted=_WANTED[agent.wanted],
+            slots=agent.slots,
+            ahead=agent.ahead,
+        )
+
+
+@contextmanager
+def _writer_turn(path: Path) -> Iterator[None]:
+    """Hold the writers' lock. The kernel frees it when its holder dies, so nobody waits for a ghost."""
+    with path.open("w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
