@@ -1,0 +1,122 @@
+"""The processes of one appliance on one machine, and how each is started."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from appliance.environment import Environment
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+#: Waits before starting a program again that ended by itself; the last one repeats.
+RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+#: A program that ran this long starts again without a wait.
+STEADY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that `up` keeps running."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+def appliance_programs() -> tuple[Program, ...]:
+    """Control plane, worker and gateway. The gateway first: it is what clients wait for."""
+    manage = str(ROOT / "manage.py")
+    return (
+        Program("gateway", (sys.executable, "-m", "appliance.gateway", "--name", "gateway-1")),
+        Program("worker", (sys.executable, manage, "worker")),
+        Program("control", (sys.executable, manage, "control")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: int
+    create_time: float
+
+    def is_alive(self) -> bool:
+        """Whether this very process still runs; one that ended but was not waited for does not."""
+        return self._process() is not None
+
+    def send(self, signal_number: int) -> None:
+        """Send a signal to this very process; nothing happens where it is gone."""
+        process = self._process()
+        if process is not None:
+            try:
+                process.send_signal(signal_number)
+            except psutil.NoSuchProcess:
+                return
+
+    def _process(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.create_time) < 0.01
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+@dataclass(slots=True)
+class Running:
+    """A program with its process, and what the next restart depends on (monotonic seconds)."""
+
+    program: Program
+    process: subprocess.Popen[bytes]
+    identity: ProcessIdentity
+    started_at: float
+    restarts: int = 0
+    restart_at: float | None = field(default=None)
+
+
+def restart_delay_s(restarts: int, ran_s: float) -> float:
+    """How long to wait before the next start, after so many restarts in a row."""
+    if ran_s >= STEADY_S:
+        return RESTART_DELAYS_S[0]
+    return RESTART_DELAYS_S[min(restarts, len(RESTART_DELAYS_S) - 1)]
+
+
+def start_program(program: Program, environment: Environment, now: float) -> Running:
+    """Start a program in a session of its own, its output appended to its log.
+
+    A session of its own keeps a terminal's Ctrl-C away from it: `up` alone decides the order in
+    which things end.
+    """
+    log = environment.logs_dir / f"{program.name}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own programs
+            program.arguments,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "APPLIANCE_HOME": str(environment.home), "PYTHONUNBUFFERED": "1"},
+        )
+    return Running(program, process, identify(process.pid), now)
+
+
+def identify(pid: int) -> ProcessIdentity:
+    """The identity of a running process. One that is gone already gets one that matches nothing."""
+    try:
+        return ProcessIdentity(pid, psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return ProcessIdentity(pid, 0.0)
+
+
+def last_lines(log: Path, count: int = 5) -> Sequence[str]:
+    """The last lines of a log, for the one who has to find out why a program ended."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 16 * 1024))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+    except OSError:
+        return ()
