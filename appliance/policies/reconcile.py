@@ -1,0 +1,362 @@
+"""From what is wanted and what is seen to the actions that close the gap. Standard library only.
+
+New agents come up before old ones go; an agent leaves only after a handshake: every gateway has
+taken it out of service, and it says itself that it holds nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from appliance.policies.fleet import AgentFacts, DeploymentFacts, FleetSnapshot
+from appliance.policies.placement import NodeSpace, Refusal, agent_bytes, place
+from appliance.policies.scaling import Decision, GatewayLoad, Load, ScalingState, decide
+from appliance.policies.standing import assess, give_up, not_ready_in_time, start_limit_s
+
+#: How long agents of a removed deployment are kept for requests that still wait in gateways.
+REMOVAL_GRACE_S = 5.0
+#: Beyond the longest request: by then whatever was under way has been answered or given up.
+LEAVING_MARGIN_S = 5.0
+#: The port was taken: the next start takes another one.
+EXIT_PORT_TAKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make a new agent of a revision on a node, and start it."""
+
+    deployment: str
+    revision: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start an agent that has a row; on another port where the old one is taken."""
+
+    agent: str
+    new_port: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask an agent to end (SIGTERM), or end it at once."""
+
+    agent: str
+    kill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """An agent has ended for good: its files and its row go away."""
+
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndOrphan:
+    """End a process that no row knows."""
+
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """The last agent of a removed deployment is gone: so goes the deployment."""
+
+    deployment: str
+
+
+Action = Create | Start | Stop | Forget | EndOrphan | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentPlan:
+    """What was decided for a deployment. `did` says in words what is done now, for the Decision row."""
+
+    name: str
+    before: int
+    desired: int
+    want: int | None
+    reason: str
+    kind: str
+    problem: str
+    clamps: tuple[str, ...]
+    inputs: dict[str, float | int | None]
+    scaling_state: ScalingState | None
+    removing_at: float | None
+    proven: bool
+    did: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything one tick does: facts of agents afterwards, decisions, actions in order.
+
+    `routes_changed` says that gateways must learn of it.
+    """
+
+    agents: tuple[AgentFacts, ...]
+    deployments: tuple[DeploymentPlan, ...]
+    actions: tuple[Action, ...]
+    routes_changed: bool
+
+
+def plan(snapshot: FleetSnapshot) -> Plan:
+    """Compute the tick's actions. Where everything is as wanted there are none."""
+    agents = [assess(agent, snapshot) for agent in snapshot.agents]
+    spaces = _Spaces(snapshot)
+    after: list[AgentFacts] = []
+    plans: list[DeploymentPlan] = []
+    actions: list[Action] = []
+    for deployment in snapshot.deployments:
+        turn = _Turn(snapshot, deployment, [one for one in agents if one.deployment == deployment.name])
+        plans.append(turn.run(spaces))
+        after.extend(turn.agents)
+        actions.extend(turn.actions)
+    if snapshot.running is not None:
+        known = {agent.id for agent in snapshot.agents}
+        actions.extend(EndOrphan(agent) for agent in sorted(snapshot.running) if agent not in known)
+    before = {agent.id: agent.wanted for agent in snapshot.agents}
+    changed = any(agent.wanted != before[agent.id] for agent in after)
+    changed = changed or any(isinstance(action, Create | Forget | Remove) for action in actions)
+    return Plan(tuple(after), tuple(plans), tuple(actions), changed)
+
+
+class _Spaces:
+    """What is promised on the nodes, counting what this tick adds."""
+
+    def __init__(self, snapshot: FleetSnapshot) -> None:
+        self._nodes = {
+            node.name: NodeSpace(node.name, node.ram_bytes, node.cores, accepts=node.accepts)
+            for node in snapshot.nodes
+        }
+        for agent in snapshot.agents:
+            self._promise(agent.node, agent.model_bytes, agent.threads)
+
+    def place(self, model_bytes: int) -> str | Refusal:
+        """Take room for one agent: the node's name, or why there is none."""
+        found = place(model_bytes, self._nodes.values())
+        if isinstance(found, Refusal):
+            return found
+        self._promise(found.node, model_bytes, self._nodes[found.node].cores)
+        return found.node
+
+    def _promise(self, name: str, model_bytes: int, threads: int) -> None:
+        if name in self._nodes:
+            node = self._nodes[name]
+            self._nodes[name] = replace(
+                node,
+                promised_bytes=node.promised_bytes + agent_bytes(model_bytes),
+                engine_threads=node.engine_threads + threads,
+            )
+
+
+class _Turn:
+    """One deployment's part of a plan."""
+
+    def __init__(
+        self, snapshot: FleetSnapshot, deployment: DeploymentFacts, agents: list[AgentFacts]
+    ) -> None:
+        self.snapshot = snapshot
+        self.deployment = deployment
+        self.agents = agents
+        self.actions: list[Action] = []
+        self.did: list[str] = []
+        self.problem = ""
+
+    def run(self, spaces: _Spaces) -> DeploymentPlan:
+        deployment, now = self.deployment, self.snapshot.now
+        removing_at = (deployment.removing_at or now) if deployment.removing else None
+        proven = deployment.proven or any(
+            agent.revision == deployment.revision and agent.state == "ready" for agent in self.agents
+        )
+        decision = self._decide(removing_at, proven=proven)
+        if not self._waits_for_queue(removing_at):
+            self._drain_surplus(decision.replicas)
+        if not deployment.removing:
+            self._create_missing(decision.replicas, spaces)
+        self._mend()
+        self._let_go()
+        if deployment.removing and not self.agents:
+            self.actions.append(Remove(deployment.name))
+            self.did.append("remove the deployment")
+        failed = [agent for agent in self.agents if agent.state == "failed"]
+        if failed and not self.problem:
+            self.problem = f"agent {failed[0].id} failed: {failed[0].error}"
+        return DeploymentPlan(
+            deployment.name, deployment.desired, decision.replicas, decision.want, decision.reason,
+            decision.kind, self.problem, decision.clamps, dict(decision.inputs), decision.state,
+            removing_at, proven, tuple(self.did),
+        )  # fmt: skip
+
+    # What the number should be.
+
+    def _decide(self, removing_at: float | None, *, proven: bool) -> Decision:
+        deployment, now = self.deployment, self.snapshot.now
+        state = deployment.scaling_state
+        decision = decide(deployment.policy, self._load(), state, now)
+        if removing_at is not None:
+            return replace(decision, replicas=0, reason="the deployment is being removed", kind="removing")
+        if deployment.paused:
+            words = f"paused: stay at {deployment.desired}"
+            return replace(decision, replicas=deployment.desired, reason=words, kind="paused")
+        if not proven and decision.replicas == 0:
+            return replace(decision, replicas=1, reason="one agent proves the new revision", kind="proof")
+        return decision
+
+    def _load(self) -> Load:
+        name = self.deployment.name
+        return Load(
+            current=self.deployment.desired,
+            ready=sum(agent.state == "ready" and agent.wanted == "warm" for agent in self.agents),
+            gateways=tuple(
+                GatewayLoad(
+                    f"{report.gateway}@{report.started_at:.3f}", report.started_at, report.at,
+                    seen.concurrency_s, seen.in_flight, seen.queued,
+                )
+                for report, seen in self.snapshot.deployment_reports(name)
+            ),
+            complete=not self.snapshot.silent,
+            held=name in self.snapshot.held,
+        )  # fmt: skip
+
+    def _waits_for_queue(self, removing_at: float | None) -> bool:
+        """Whether agents of a removed deployment are kept for what still waits in gateways."""
+        if removing_at is None or self.snapshot.now - removing_at >= REMOVAL_GRACE_S:
+            return False
+        return any(seen.queued for _, seen in self.snapshot.deployment_reports(self.deployment.name))
+
+    # Fewer, more.
+
+    def _drain_surplus(self, target: int) -> None:
+        """Drain what is too much: of the wanted revision, then of older ones as new ones are ready."""
+        new = [one for one in self._warm() if one.revision == self.deployment.revision]
+        old = [one for one in self._warm() if one.revision != self.deployment.revision]
+        new_ready = sum(agent.state == "ready" for agent in new)
+        self._drain(new, len(new) - target, "more than wanted")
+        keep_old = max(0, target - new_ready)
+        self._drain(old, len(old) - keep_old, "of an older revision")
+
+    def _drain(self, agents: Iterable[AgentFacts], count: int, why: str) -> None:
+        """Those that serve nothing first, then the idle, then the newest: the others are warm longest."""
+        in_flight = self._in_flight
+        order = sorted(
+            agents, key=lambda agent: (agent.state == "ready", in_flight(agent) > 0, -agent.created_at)
+        )
+        for agent in order[: max(0, count)]:
+            self._put(
+                replace(
+                    agent,
+                    wanted="draining",
+                    state="draining",
+                    leaving_at=self.snapshot.now,
+                    draining_generation=None,
+                    retry_at=None,
+                )
+            )
+            self.did.append(f"drain {agent.id}: {why}")
+
+    def _create_missing(self, target: int, spaces: _Spaces) -> None:
+        revision = self.deployment.revision
+        if revision is None:
+            self.problem = "it has no revision: deploy it again"
+            return
+        new = [agent for agent in self._warm() if agent.revision == revision]
+        missing = target - len(new)
+        if any(agent.revision != revision for agent in self._warm()):
+            # One more than is proven: the first new agent is ready before a second comes, or an old one goes.
+            missing = min(missing, 1 + sum(agent.state == "ready" for agent in new) - len(new))
+        for _ in range(max(0, missing)):
+            node = spaces.place(self.deployment.model_bytes)
+            if isinstance(node, Refusal):
+                self.problem = node.reason
+                return
+            self.actions.append(Create(self.deployment.name, revision, node))
+            self.did.append(f"create an agent on {node}")
+
+    # Mend what should run.
+
+    def _mend(self) -> None:
+        now = self.snapshot.now
+        if self.snapshot.running is None:
+            return
+        for agent in self._warm():
+            alive = agent.id in self.snapshot.running
+            if alive and not_ready_in_time(agent, self.snapshot):
+                limit_s = start_limit_s(agent.model_bytes)
+                self._put(give_up(agent, now, f"it was not ready within {limit_s:.0f} s"))
+                self.actions.append(Stop(agent.id, kill=True))
+                self.did.append(f"end {agent.id}: not ready within {limit_s:.0f} s")
+            elif alive and agent.retry_at is not None and now >= agent.retry_at:
+                self.actions.append(Stop(agent.id, kill=True))
+            elif not alive and (agent.retry_at or 0.0) <= now:
+                self._start(agent)
+
+    def _start(self, agent: AgentFacts) -> None:
+        now = self.snapshot.now
+        again = agent.started_at is not None
+        ended = self.snapshot.exits.get(agent.id)
+        self._put(
+            replace(
+                agent,
+                state="starting",
+                attempt=agent.attempt + 1 if again else agent.attempt,
+                started_at=now,
+                unready_at=now,
+                ready_at=None,
+                retry_at=None,
+            )
+        )
+        self.actions.append(Start(agent.id, new_port=ended is not None and ended.code == EXIT_PORT_TAKEN))
+        first_line = agent.error.partition("\n")[0]
+        self.did.append(f"restart {agent.id}: {first_line}" if again else f"start {agent.id}")
+
+    # Let go what leaves.
+
+    def _let_go(self) -> None:
+        for agent in self._those(lambda one: one.wanted != "warm"):
+            if agent.state == "stopped":
+                self.actions.append(Forget(agent.id))
+                self.agents.remove(agent)
+            elif agent.wanted == "draining" and self._may_stop(agent):
+                self._put(replace(agent, wanted="stopped", leaving_at=self.snapshot.now))
+                self.actions.append(Stop(agent.id))
+                self.did.append(f"stop {agent.id}: out of service and idle")
+            elif agent.wanted == "stopped" and self._waited_s(agent) > self._longest_s():
+                self.actions.append(Stop(agent.id, kill=True))
+                self.did.append(f"end {agent.id}: it did not end by itself")
+
+    def _may_stop(self, agent: AgentFacts) -> bool:
+        """The handshake. Its steps may be skipped only when no request can be under way any more."""
+        if agent.draining_generation is None:
+            return False
+        if self._waited_s(agent) > self._longest_s():
+            return True
+        if self.snapshot.silent or not self.snapshot.out_of_service(agent.id, agent.draining_generation):
+            return False
+        if agent.ready_at is None:
+            return True  # it never took a request
+        link = self.snapshot.link(agent.id)
+        busy = link.busy if link is not None and link.busy is not None else self.snapshot.busy.get(agent.id)
+        return busy == 0
+
+    def _waited_s(self, agent: AgentFacts) -> float:
+        return self.snapshot.now - (agent.leaving_at or self.snapshot.now)
+
+    def _longest_s(self) -> float:
+        return self.deployment.deadline_s + LEAVING_MARGIN_S
+
+    # The agents as they are after what was decided so far.
+
+    def _warm(self) -> list[AgentFacts]:
+        return self._those(lambda agent: agent.wanted == "warm")
+
+    def _those(self, chosen: Callable[[AgentFacts], bool]) -> list[AgentFacts]:
+        return [agent for agent in self.agents if chosen(agent)]
+
+    def _in_flight(self, agent: AgentFacts) -> int:
+        link = self.snapshot.link(agent.id)
+        return link.in_flight if link is not None else 0
+
+    def _put(self, agent: AgentFacts) -> None:
+        self.agents = [agent if one.id == agent.id else one for one in self.agents]

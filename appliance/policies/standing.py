@@ -1,0 +1,108 @@
+"""How an agent stands, from what was seen of it: ready, starting, failed, when to try again.
+
+Pure. A process that is gone is seen on the machine; whether a living one serves, only gateways can
+tell: without a fresh report nothing is concluded.
+"""
+
+from dataclasses import replace
+
+from appliance.policies.fleet import AgentFacts, Exit, FleetSnapshot
+
+STABLE_S = 10.0
+FAILED_AFTER = 5
+FAILED_RETRY_S = 60.0
+_START_S = 10.0
+_LONGEST_START_S = 60.0
+_LOAD_BYTES_PER_S = 40e6
+_MAX_ERROR = 4000
+
+
+def start_limit_s(model_bytes: int) -> float:
+    """How long an agent may take to be ready: 10 s, and for a model of 1 GB 35 s; at most 60 s."""
+    return min(_LONGEST_START_S, _START_S + model_bytes / _LOAD_BYTES_PER_S)
+
+
+def restart_delay_s(attempt: int) -> float:
+    """The wait before the next start, after `attempt` restarts since it last was well.
+
+    At once, then 1, 2, 4 ... 30 s; once five runs in a row have failed 60 s.
+    """
+    if attempt >= FAILED_AFTER - 1:
+        return FAILED_RETRY_S
+    return 0.0 if attempt <= 0 else min(30.0, 2.0 ** (attempt - 1))
+
+
+def assess(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
+    """The agent's facts after what was seen at `snapshot.now`; unchanged where nothing can be told."""
+    if snapshot.running is None:
+        return agent
+    pid = snapshot.running.get(agent.id)
+    if pid is None:
+        return _gone(agent, snapshot)
+    if agent.pid != pid:
+        agent = replace(agent, pid=pid, started_at=agent.started_at or snapshot.now)
+    if agent.retry_at is not None and agent.wanted != "draining":
+        return agent  # it was killed and has not ended yet
+    return _alive(agent, snapshot)
+
+
+def not_ready_in_time(agent: AgentFacts, snapshot: FleetSnapshot) -> bool:
+    """Whether a living agent has been without being ready for too long, while gateways could tell."""
+    if agent.unready_at is None or snapshot.heard_since is None or agent.retry_at is not None:
+        return False
+    if snapshot.running is None or agent.id not in snapshot.running or snapshot.link(agent.id) is None:
+        return False
+    waited_s = snapshot.now - max(agent.unready_at, snapshot.heard_since)
+    return waited_s > start_limit_s(agent.model_bytes)
+
+
+def give_up(agent: AgentFacts, now: float, error: str) -> AgentFacts:
+    """The facts of an agent whose run has ended badly: when it is started again, and why it ended."""
+    return replace(
+        agent,
+        state="failed" if agent.attempt >= FAILED_AFTER - 1 else "starting",
+        retry_at=now + restart_delay_s(agent.attempt),
+        pid=None,
+        ready_at=None,
+        unready_at=None,
+        error=error[-_MAX_ERROR:],
+    )
+
+
+def describe_exit(ended: Exit | None) -> str:
+    """How it ended, in words, with its last log lines."""
+    if ended is None or ended.code is None:
+        words = "the process ended"
+    elif ended.code < 0:
+        words = f"the process was ended by signal {-ended.code}"
+    else:
+        words = f"the process exited with code {ended.code}"
+    return "\n".join((words, *(ended.log if ended else ())))
+
+
+def _gone(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
+    if agent.wanted in ("draining", "stopped"):
+        return replace(agent, state="stopped", pid=None, unready_at=None)
+    if agent.started_at is None or agent.retry_at is not None:
+        return replace(agent, pid=None)
+    return give_up(agent, snapshot.now, describe_exit(snapshot.exits.get(agent.id)))
+
+
+def _alive(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
+    if agent.wanted in ("draining", "stopped"):
+        return replace(agent, state="draining", unready_at=None)
+    link = snapshot.link(agent.id)
+    if link is None:
+        return agent
+    if link.state in ("ready", "parked"):
+        ready_at = agent.ready_at or snapshot.now
+        well = snapshot.now - ready_at >= STABLE_S
+        return replace(
+            agent,
+            state=link.state,
+            ready_at=ready_at,
+            unready_at=None,
+            attempt=0 if well else agent.attempt,
+            error="" if well else agent.error,
+        )
+    return replace(agent, state="starting", ready_at=None, unready_at=agent.unready_at or snapshot.now)
