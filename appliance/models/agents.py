@@ -43,7 +43,9 @@ class Agent(models.Model):
     certificate_sha256 = models.CharField(max_length=64, blank=True, default="")
     wanted = models.CharField(max_length=16, choices=Wanted, default=Wanted.WARM)
     state = models.CharField(max_length=16, choices=State, default=State.STARTING, db_index=True)
-    attempt = models.PositiveIntegerField(default=0, help_text="Starts since it was last ready.")
+    attempt = models.PositiveIntegerField(
+        default=0, help_text="Restarts since it last was ready for a while."
+    )
     retry_at = models.DateTimeField(null=True, blank=True, help_text="Not started again before this.")
     pid = models.PositiveIntegerField(null=True, blank=True)
     draining_generation = models.PositiveBigIntegerField(
@@ -53,6 +55,10 @@ class Agent(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     ready_at = models.DateTimeField(null=True, blank=True)
+    unready_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when it has been running without being ready."
+    )
+    leaving_at = models.DateTimeField(null=True, blank=True, help_text="When it was last told to leave.")
 
     class Meta:
         ordering = ("deployment", "created_at")

@@ -34,8 +34,12 @@ class Deployment(models.Model):
     deadline_s = models.FloatField(default=60.0, validators=[MinValueValidator(0.1)])
     paused = models.BooleanField(default=False, help_text="Keep the number of agents as it is.")
     removing = models.BooleanField(default=False, help_text="Drain the agents, then remove the deployment.")
+    removing_at = models.DateTimeField(null=True, blank=True, help_text="When the loop first saw that.")
     desired = models.PositiveIntegerField(default=0)
     scaling_state = models.JSONField(default=dict, blank=True)
+    reason = models.TextField(blank=True, default="", help_text="Why `desired` is what it is.")
+    reason_kind = models.CharField(max_length=32, blank=True, default="")
+    problem = models.TextField(blank=True, default="", help_text="What keeps it from being as wanted.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -58,6 +62,7 @@ class Revision(models.Model):
     model = models.ForeignKey(InferenceModel, on_delete=models.PROTECT, related_name="+")
     digest = models.CharField(max_length=64)
     settings = models.JSONField(default=dict, blank=True)
+    proven_at = models.DateTimeField(null=True, blank=True, help_text="When an agent of it was first ready.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
