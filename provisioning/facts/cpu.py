@@ -1,0 +1,42 @@
+"""What `/proc/cpuinfo` says of the processor, on x86 and on Arm."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SOURCE = "/proc/cpuinfo"
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """The processor: its cores, its name for people ('' where unknown), its flags, sorted."""
+
+    cores_physical: int
+    cores_logical: int
+    model: str
+    flags: tuple[str, ...]
+
+
+def parse_cpu(text: str) -> Cpu:
+    """Read `/proc/cpuinfo`.
+
+    Hyper-threads share a (physical id, core id) pair: 8 processors with 4 such pairs are 4
+    physical cores. Arm and some virtual machines name no cores: there each processor counts.
+    """
+    processors = [block for block in _blocks(text) if "processor" in block]
+    cores = {(block.get("physical id"), block["core id"]) for block in processors if "core id" in block}
+    logical = len(processors)
+    physical = len(cores) if all("core id" in block for block in processors) else logical
+    flags = sorted(set((_first(processors, ("flags", "Features"))).split()))
+    model = _first(processors, ("model name", "Model", "cpu model"))
+    return Cpu(physical, logical, " ".join(model.split()), tuple(flags))
+
+
+def _blocks(text: str) -> Iterable[dict[str, str]]:
+    for paragraph in text.split("\n\n"):
+        pairs = (line.partition(":") for line in paragraph.splitlines() if ":" in line)
+        yield {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _first(blocks: Iterable[dict[str, str]], names: Iterable[str]) -> str:
+    wanted = tuple(names)
+    return next((block[name] for block in blocks for name in wanted if block.get(name)), "")
