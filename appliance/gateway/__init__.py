@@ -1,0 +1,1 @@
+"""The inference gateway: accepts, queues, chooses, forwards and counts. No Django."""

@@ -1,0 +1,182 @@
+"""One client's connection: uvicorn's protocol with the bounds that it lacks."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from appliance.gateway import errors
+
+log = logging.getLogger(__name__)
+
+#: Under this name a request's scope holds its connection, in its state.
+STATE_KEY: Final = "connection"
+
+#: Connections over the bound are answered with 503; with so many more they are broken off.
+_POLITE_REFUSALS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of clients' connections. Headers and body have `slow_s` each, from their first byte."""
+
+    max_connections: int = 8192
+    slow_s: float = 10.0
+    max_header_bytes: int = 64 * 1024
+    max_discarded_bytes: int = 64 * 1024 * 1024
+
+
+class ConnectionGuard:
+    """All open connections, and the sweep that ends the slow ones."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self.connections: set[GatewayConnection] = set()
+
+    def sweep(self, now: float) -> None:
+        """End what is overdue; to be called several times within `slow_s`."""
+        slow_s = self.limits.slow_s
+        for connection in list(self.connections):
+            since = connection.reading_since
+            if since is not None and now - since >= slow_s:
+                connection.end_overdue()
+
+
+class GatewayConnection(HttpToolsProtocol):
+    """A connection. `leave` is called once where the client goes before the answer is complete.
+
+    A request that is answered before its body is read to the end keeps its connection: the rest
+    is read and thrown away (up to a bound), for a client that still sends would lose an answer
+    that is followed by a reset.
+    """
+
+    def __init__(
+        self,
+        guard: ConnectionGuard,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._guard = guard
+        self._running: RequestResponseCycle | None = None
+        self._in_headers = False
+        self._header_bytes = 0
+        self._discarded_bytes = 0
+        self.leave: Callable[[], None] | None = None
+        self.body_overdue = False
+        self.body_timeout_s = guard.limits.slow_s
+        self.reading_since: float | None = monotonic()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        guard = self._guard
+        over = len(guard.connections) - guard.limits.max_connections
+        if over >= _POLITE_REFUSALS:
+            transport.abort()
+            return
+        guard.connections.add(self)
+        if over >= 0:
+            self.app = _refuse_connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._guard.connections.discard(self)
+        self.reading_since = None
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+        leave, self.leave = self.leave, None
+        if leave is not None:
+            leave()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_headers:
+            self._header_bytes += len(data)
+            if self._header_bytes > self._guard.limits.max_header_bytes:
+                self._answer_and_close(
+                    431, f"the headers are larger than {self._guard.limits.max_header_bytes} bytes"
+                )
+
+    def end_overdue(self) -> None:
+        """Headers or body took too long: 408 where the application waits for it, else just close."""
+        cycle = self.cycle
+        if self._in_headers or cycle is None or cycle.response_complete:
+            self.transport.close()
+        elif cycle is self._running:
+            self.reading_since = None
+            self.body_overdue = True
+            cycle.message_event.set()
+
+    # What the parser tells.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"][STATE_KEY] = self
+        self.reading_since = monotonic()
+        self.body_overdue = False
+        self._in_headers = True
+        self._header_bytes = self._discarded_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > self._guard.limits.max_discarded_bytes:
+                self.transport.close()
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.reading_since = None
+        super().on_message_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # it does not read its answer: a close would wait for that
+        else:
+            super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:
+        self._answer_and_close(400, msg)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        if self.reading_since is not None:
+            self.reading_since = monotonic()  # a pipelined one was not read while it waited
+        super()._start_asgi_task(cycle, app)
+
+    def _answer_and_close(self, status: int, message: str) -> None:
+        """Answer outside of the application: what came is no request that it could see."""
+        self._in_headers = False
+        body = errors.ApiError(status, message).body()
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
+            body
+        )
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+
+async def _refuse_connection(_scope: Any, _receive: Any, send: Any) -> None:
+    error = errors.too_many_connections()
+    body = error.body()
+    headers = [*error.headers(), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
