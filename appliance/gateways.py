@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.inner_socket import connect
+from appliance.inner_socket import connect_inner
 from appliance.policies.report import GatewayReport, GenerationEvent, WantEvent
 from appliance.policies.snapshot import Generation
 
@@ -43,7 +43,7 @@ def read_messages(path: Path, *, silence_s: float) -> Iterator[InnerMessage]:
     Raises OSError (TimeoutError among them) where it cannot be reached, ends, or says nothing for
     `silence_s` seconds: a living gateway reports each second.
     """
-    with closing(connect(path, timeout_s=silence_s)) as connection:
+    with closing(connect_inner(path.parent, path.stem, timeout_s=silence_s)) as connection:
         connection.settimeout(silence_s)
         buffer = bytearray()
         while True:
