@@ -59,6 +59,9 @@ class Kind(IntEnum):
     RESUME = 6
 
 
+_KINDS: Final = {int(kind): kind for kind in Kind}
+
+
 class Refusal(IntEnum):
     """Why an agent did not take a request. None of them is an error: the work goes elsewhere."""
 
@@ -244,13 +247,12 @@ class FrameReader:
                     raise ProtocolError(
                         f"frame of {length} bytes; at most {self._max_frame_bytes} are accepted"
                     )
+                known_kind = _KINDS.get(kind)
+                if known_kind is None:
+                    raise ProtocolError(f"frame of unknown kind {kind}")
                 end = at + size + length
                 if len(buffer) < end:
                     break
-                try:
-                    known_kind = Kind(kind)
-                except ValueError as error:
-                    raise ProtocolError(f"frame of unknown kind {kind}") from error
                 payload = bytes(buffer[at + size : end])
                 at = end
                 yield known_kind, stream, payload

@@ -56,12 +56,14 @@ class CTranslate2Engine:
         self._workers = workers
         self._threads = threads
         self._encoder: ctranslate2.Encoder | None = None
+        self._loaded = False
         self._description: Description | None = None
 
     def load(self) -> None:
         """Verify the files the first time, then load. Raises ModelError."""
         if self._encoder is not None:
             self._encoder.load_model()
+            self._loaded = True
             return
         manifest = read_manifest(self._model_dir)
         self._check(manifest)
@@ -85,7 +87,7 @@ class CTranslate2Engine:
             normalize=manifest.normalize,
             tokenizer=tokenizer,
         )
-        self._encoder = encoder
+        self._encoder, self._loaded = encoder, True
         self._warm_up(tokenizer)
 
     def describe(self) -> Description:
@@ -96,7 +98,7 @@ class CTranslate2Engine:
 
     def infer(self, sequences: Sequence[TokenIds]) -> Matrix:
         """Compute one batch; other Python threads run meanwhile."""
-        if self._encoder is None:
+        if self._encoder is None or not self._loaded:  # the library would load it again by itself
             raise RuntimeError("the engine is not loaded")
         output = self._encoder.forward_batch(sequences)
         vectors: Matrix = np.asarray(output.last_hidden_state)
@@ -105,12 +107,13 @@ class CTranslate2Engine:
     def unload(self) -> None:
         """Free the weights; the process stays small until `load`."""
         if self._encoder is not None:
+            self._loaded = False
             self._encoder.unload_model()
             _return_free_memory()
 
     def close(self) -> None:
         """Drop the encoder and its threads."""
-        self._encoder = None
+        self._encoder, self._loaded = None, False
 
     def _check(self, manifest: Manifest) -> None:
         if (manifest.engine, manifest.task) != ("ctranslate2", self._task):

@@ -9,6 +9,7 @@ import re
 import ssl
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import ctranslate2
@@ -40,13 +41,13 @@ WAIT_S = 30
 
 TINY_DIMENSIONS, TINY_POSITIONS, TINY_LAYERS, TINY_HEADS = 32, 64, 2, 4
 WORDS = (
-    "the a small brown fox jumps over lazy dog river stone mill wheel grain water bread wind sail road "
-    "house light morning evening north south"
-).split()
+    *("the", "a", "small", "brown", "fox", "jumps", "over", "lazy", "dog", "river", "stone", "mill"),
+    *("wheel", "grain", "water", "bread", "wind", "sail", "road", "house", "light", "morning", "north"),
+)
 
 
-def config_json(tls: dict[str, str], **changes: object) -> dict[str, object]:
-    """A valid configuration of a fake agent; a value of None leaves the key out."""
+def config_json(changes: Mapping[str, object]) -> dict[str, object]:
+    """A configuration of a fake agent, whole once `tls` is given; a value of None leaves the key out."""
     given: dict[str, object] = {
         "agent": "tiny-000001",
         "deployment": "tiny",
@@ -55,7 +56,6 @@ def config_json(tls: dict[str, str], **changes: object) -> dict[str, object]:
         "engine": "fake",
         "host": "127.0.0.1",
         "port": 0,
-        "tls": tls,
         "workers": 2,
         "threads": 1,
         "batch_size": 4,
@@ -68,11 +68,14 @@ def config_json(tls: dict[str, str], **changes: object) -> dict[str, object]:
 # --- a model ---------------------------------------------------------------------------------
 
 
-def build_model(folder: Path, **changes: object) -> Path:
-    """A random encoder of BERT's shape as a model directory; `changes` go into its manifest."""
+def build_model(folder: Path, *, words: int = 0, **changes: object) -> Path:
+    """A random encoder of BERT's shape as a model directory; `changes` go into its manifest.
+
+    `words` more in the vocabulary make it larger by 32 bytes each.
+    """
     folder.mkdir(parents=True)
     _build_tokenizer(folder / "tokenizer.json")
-    _build_encoder().save(str(folder))
+    _build_encoder([f"word{number}" for number in range(words)]).save(str(folder))
     manifest = {
         "format": 1,
         "task": "embed",
@@ -83,7 +86,7 @@ def build_model(folder: Path, **changes: object) -> Path:
         "max_length": TINY_POSITIONS,
         "pooling": "mean",
         "normalize": True,
-        "vocabulary_size": len(_vocabulary()),
+        "vocabulary_size": len(_vocabulary()) + words,
         "files": [
             {
                 "path": path.name,
@@ -101,11 +104,11 @@ def build_model(folder: Path, **changes: object) -> Path:
 
 
 def _vocabulary() -> list[str]:
-    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *"abcdefghijklmnopqrstuvwxyz"]
+    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *"bcdefghijklmnopqrstuvwxyz"]
 
 
 def _build_tokenizer(path: Path) -> None:
-    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(_vocabulary()))}
+    vocabulary = {word: number for number, word in enumerate(_vocabulary())}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -117,7 +120,7 @@ def _build_tokenizer(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-def _build_encoder() -> specs.TransformerEncoderModelSpec:
+def _build_encoder(more_words: list[str]) -> specs.TransformerEncoderModelSpec:
     random = np.random.default_rng(7)
 
     def weights(*shape: int) -> np.ndarray:
@@ -140,7 +143,8 @@ def _build_encoder() -> specs.TransformerEncoderModelSpec:
         embeddings_merge=common_spec.EmbeddingsMerge.ADD,
     )
     encoder.scale_embeddings = False
-    encoder.embeddings[0].weight = weights(len(_vocabulary()), size)
+    vocabulary = [*_vocabulary(), *more_words]
+    encoder.embeddings[0].weight = weights(len(vocabulary), size)
     encoder.embeddings[1].weight = weights(2, size)
     encoder.position_encodings.encodings = weights(TINY_POSITIONS, size)
     norm(encoder.layernorm_embedding)
@@ -153,7 +157,7 @@ def _build_encoder() -> specs.TransformerEncoderModelSpec:
         norm(layer.ffn.layer_norm)
     model = specs.TransformerEncoderModelSpec(encoder, pooling_layer=True)
     linear(model.pooler_dense, size, size)
-    model.register_vocabulary(_vocabulary())
+    model.register_vocabulary(vocabulary)
     model.config.unk_token = "[UNK]"
     model.config.layer_norm_epsilon = 1e-12
     model.validate()
@@ -247,7 +251,7 @@ class AgentProcess:
 async def wait_for(condition, bound_s: float = WAIT_S) -> None:
     """Look until it is so."""
     async with asyncio.timeout(bound_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - another process cannot set our event
             await asyncio.sleep(0.005)
 
 
@@ -295,7 +299,7 @@ class Link:
         assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == ALPN_LINK
         return cls(reader, writer)
 
-    async def __aenter__(self) -> "Link":
+    async def __aenter__(self):
         return self
 
     async def __aexit__(self, *_error: object) -> None:
