@@ -1,0 +1,181 @@
+"""`python -m tests.bench`: the performance tables. See README.md beside this file."""
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.bench.end_to_end import Findings, Pace, Work, measure_rounds
+from tests.bench.engine_ceiling import BATCHES, PROCESSES, Cell, compute_reference, measure_cell
+from tests.bench.inputs import write_bodies
+from tests.bench.ours import Ours
+from tests.bench.peer_servers import Peer, build_peers, install_environment, read_versions
+from tests.bench.processes import BenchError, orphans_adopted
+from tests.bench.report import (
+    compute_marks,
+    render_added_latency,
+    render_ceiling,
+    render_end_to_end,
+    render_marks,
+)
+from tests.bench.servers import Startable
+
+FULL = Pace(rounds=3, load_s=5.0, warm_s=2.0, ceiling_s=3.0)
+QUICK = Pace(rounds=1, load_s=1.0, warm_s=0.5, ceiling_s=0.5)
+
+
+def main() -> int:
+    """0 measured, 1 the appliance itself could not be, 130 interrupted."""
+    given = _parse_arguments()
+    pace = QUICK if given.quick else FULL
+    if given.rounds:
+        pace = Pace(given.rounds, pace.load_s, pace.warm_s, pace.ceiling_s)
+    # Whatever ends this process ends what it started: all of it unwinds on KeyboardInterrupt.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with (
+            orphans_adopted(),
+            tempfile.TemporaryDirectory(prefix="millwright-bench-", ignore_cleanup_errors=True) as scratch,
+        ):
+            return _measure(Path(scratch), pace, given.model_dir, only=given.only)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted; everything it started is ended", file=sys.stderr)
+        return 130
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--rounds", type=_positive, help=f"how often each server is measured ({FULL.rounds})")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke run of a minute; its figures mean nothing"
+    )
+    parser.add_argument("--model-dir", type=Path, help="a converted model, instead of the demo's own")
+    parser.add_argument(
+        "--only", action="append", metavar="SERVER", help="measure this server only; may repeat"
+    )
+    return parser.parse_args()
+
+
+def _measure(scratch: Path, pace: Pace, model: Path | None, only: list[str] | None) -> int:
+    facts = _read_machine()
+    print(_render_machine(facts), flush=True)
+    bodies = scratch / "bodies.jsonl"
+    write_bodies(bodies)
+    ours = Ours(scratch)
+    model = model or _fetch_model(ours)
+    reference, tokens = compute_reference(model)
+
+    cells = [measure_cell(model, n, batch, pace.ceiling_s) for n in PROCESSES for batch in BATCHES]
+    print(f"\n## engine ceiling\n\n{render_ceiling(cells)}", flush=True)
+    best = max(cells, key=lambda cell: cell.sentences_per_s)
+
+    peers = build_peers(model, scratch)
+    everyone: list[Startable] = [ours, *peers]
+    servers = [one for one in everyone if not only or one.name in only]
+    if not servers:
+        raise BenchError(f"no such server; accepted are: {', '.join(one.name for one in everyone)}")
+    trouble = _prepare_peers() if len(servers) > 1 or servers[0] is not ours else None
+    measured = [one for one in servers if trouble is None or not isinstance(one, Peer)]
+    findings = measure_rounds(measured, best, Work(model, bodies, reference), pace)
+    findings.troubles |= {one.name: str(trouble) for one in servers if one not in measured}
+    _print_findings(findings, servers, ours.name, tokens, pace)
+    path = _write_document(facts, cells, findings, pace)
+    print(f"\nwritten to {path}")
+    return 1 if ours.name in findings.troubles else 0
+
+
+def _fetch_model(ours: Ours) -> Path:
+    """Start the appliance once, so that its demo's model is there."""
+    print("starting the appliance for its demo's model", file=sys.stderr, flush=True)
+    with ours.running():
+        return ours.find_model()
+
+
+def _prepare_peers() -> str | None:
+    """Why the peers cannot be measured, or None."""
+    try:
+        install_environment()
+    except (BenchError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _print_findings(findings: Findings, servers: list[Startable], ours: str, tokens: int, pace: Pace) -> None:
+    names = [one.name for one in servers]
+    print(f"\n## end to end\n\n{render_end_to_end(findings, names, ours)}\n")
+    print(f"A sentence of about {tokens} tokens a request; medians of {pace.rounds} x {pace.load_s:g} s.")
+    for one in servers:
+        trouble = findings.troubles.get(one.name)
+        print(f"- {one.name}: {one.settings}" + (f". NOT MEASURED: {trouble}" if trouble else ""))
+    print(f"\n## added latency\n\n{render_added_latency(findings, names)}")
+    marks = compute_marks(findings, ours, [name for name in names if name != ours])
+    print(f"\n## marks\n\n{render_marks(marks)}")
+
+
+def _read_machine() -> dict[str, object]:
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    ours = ("ctranslate2", "tokenizers", "uvicorn", "uvloop")
+    return {
+        "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "cpu": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ours},
+        "peers": read_versions(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def _render_machine(facts: dict[str, object]) -> str:
+    def join(pairs: object) -> str:
+        assert isinstance(pairs, dict)
+        return ", ".join(f"{name} {value}" for name, value in pairs.items())
+
+    return (
+        f"# bench, {facts['at']}\n\n"
+        f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, Python {facts['python']}; "
+        f"load before the run {facts['load_before']}\n"
+        f"ours: {join(facts['versions'])}\npeers: {join(facts['peers'])}"
+    )
+
+
+def _write_document(facts: dict[str, object], cells: list[Cell], findings: Findings, pace: Pace) -> Path:
+    directory = Path(os.environ.get("APPLIANCE_HOME") or "var").expanduser().absolute()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory /= "bench"
+    directory.mkdir(exist_ok=True)
+    path = directory / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}.json"
+    document = {
+        "machine": facts,
+        "pace": asdict(pace),
+        "engine_ceiling": [asdict(cell) for cell in cells],
+        "end_to_end": asdict(findings),
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    return path
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 is accepted")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
