@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +47,7 @@ _POLL_S: Final = 0.02
 # all LocalNode objects: a worker makes one wherever it needs one.
 _children: dict[tuple[Path, str], "subprocess.Popen[bytes]"] = {}
 _children_lock = threading.Lock()
+_usage_read = threading.Event()
 
 
 class LocalNode:
@@ -260,6 +261,22 @@ def read_hardware() -> Hardware:
         os=operating_system.parse_os_name(_text(operating_system.SOURCE)) or platform.platform(),
         python=platform.python_version(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How loaded this machine is, in percent; `cpu_percent` is None at the first reading of a process."""
+
+    cpu_percent: float | None
+    memory_percent: float
+
+
+def read_usage() -> Usage:
+    """CPU use since the last reading in this process (psutil keeps the counters), and memory in use now."""
+    cpu_percent = psutil.cpu_percent(interval=None)
+    first = not _usage_read.is_set()
+    _usage_read.set()
+    return Usage(None if first else cpu_percent, psutil.virtual_memory().percent)
 
 
 def free_port(host: str) -> int:
