@@ -1,15 +1,15 @@
 """The processes of one appliance on one machine, and how each is started."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from appliance.environment import Environment
+from provisioning import processes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Waits before starting a program again that ended by itself; the last one repeats.
@@ -45,24 +45,11 @@ class ProcessIdentity:
 
     def is_alive(self) -> bool:
         """Whether this very process still runs; one that ended but was not waited for does not."""
-        return self._process() is not None
+        return processes.is_alive(self.pid, self.create_time)
 
-    def send(self, signal_number: int) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal to this very process; nothing happens where it is gone."""
-        process = self._process()
-        if process is not None:
-            try:
-                process.send_signal(signal_number)
-            except psutil.NoSuchProcess:
-                return
-
-    def _process(self) -> psutil.Process | None:
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.create_time) < 0.01
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+        processes.send(processes.AgentProcess("", self.pid, self.create_time), number)
 
 
 @dataclass(slots=True)
@@ -105,11 +92,8 @@ def start_program(program: Program, environment: Environment, now: float) -> Run
 
 
 def identify(pid: int) -> ProcessIdentity:
-    """The identity of a running process. One that is gone already gets one that matches nothing."""
-    try:
-        return ProcessIdentity(pid, psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return ProcessIdentity(pid, 0.0)
+    """The identity of a running process."""
+    return ProcessIdentity(pid, processes.start_time(pid))
 
 
 def last_lines(log: Path, count: int = 5) -> Sequence[str]:
