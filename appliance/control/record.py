@@ -1,0 +1,87 @@
+"""Writing a tick's outcome: one transaction, conditional on the lease's fencing number."""
+
+import datetime as dt
+from collections.abc import Iterable
+
+from django.db import transaction
+from django.db.models import Q
+
+from appliance.control import lease
+from appliance.control.rows import to_time, write_agents
+from appliance.models import Agent, Decision, Deployment, Revision
+from appliance.policies.fleet import FleetSnapshot
+from appliance.policies.reconcile import DeploymentPlan, Forget, Plan, Remove
+from appliance.publish import touch_routes
+
+#: Decisions kept of each deployment.
+KEPT_DECISIONS = 5000
+
+
+def record(
+    held: lease.Held, snapshot: FleetSnapshot, plan: Plan, created: Iterable[Agent], trigger: str
+) -> None:
+    """Write everything that the plan decided. Raises LostLease, with nothing written."""
+    with transaction.atomic():
+        lease.confirm(held)
+        generation = touch_routes().number if plan.routes_changed else None
+        write_agents(snapshot.agents, plan.agents, generation)
+        for agent in created:
+            agent.save(force_insert=True)
+        Agent.objects.filter(pk__in=[one.agent for one in plan.actions if isinstance(one, Forget)]).delete()
+        before = {deployment.name: deployment for deployment in snapshot.deployments}
+        for each in plan.deployments:
+            if worth_a_row(each, before[each.name].reason_kind):
+                _write_decision(each, snapshot.now, trigger)
+            _write_deployment(each, before[each.name].reason_kind)
+            if each.proven and not before[each.name].proven:
+                _write_proof(before[each.name].revision, snapshot.now)
+        removed = [one.deployment for one in plan.actions if isinstance(one, Remove)]
+        Deployment.objects.filter(name__in=removed, removing=True).delete()
+
+
+def worth_a_row(plan: DeploymentPlan, kind_before: str) -> bool:
+    """Whether a decision is kept: it changed the number, did something, or has another sort of reason."""
+    return plan.desired != plan.before or bool(plan.did) or plan.kind != kind_before
+
+
+def _write_decision(plan: DeploymentPlan, now: float, trigger: str) -> None:
+    inputs: dict[str, object] = dict(plan.inputs)
+    if plan.problem:
+        inputs["problem"] = plan.problem[:2000]
+    Decision.objects.create(
+        at=dt.datetime.fromtimestamp(now, dt.UTC),
+        deployment=plan.name,
+        trigger=trigger,
+        before=plan.before,
+        want=plan.want,
+        after=plan.desired,
+        inputs=inputs,
+        clamps=list(plan.clamps),
+        reason=plan.reason,
+        actions=list(plan.did),
+    )
+
+
+def prune_decisions(deployment: str, keep: int = KEPT_DECISIONS) -> None:
+    """Forget all but the newest decisions on a deployment."""
+    mine = Decision.objects.filter(deployment=deployment).order_by("-at", "-id")
+    oldest = mine[keep - 1 : keep].first()
+    if oldest is not None:
+        mine.filter(Q(at__lt=oldest.at) | Q(at=oldest.at, pk__lt=oldest.pk)).delete()
+
+
+def _write_deployment(plan: DeploymentPlan, kind_before: str) -> None:
+    changes: dict[str, object] = {
+        "desired": plan.desired,
+        "scaling_state": {} if plan.scaling_state is None else plan.scaling_state.to_json(),
+        "problem": plan.problem,
+        "removing_at": to_time(plan.removing_at),
+    }
+    if plan.desired != plan.before or plan.kind != kind_before:
+        changes |= {"reason": plan.reason, "reason_kind": plan.kind}
+    Deployment.objects.filter(name=plan.name).update(**changes)
+
+
+def _write_proof(revision: int | None, now: float) -> None:
+    if revision is not None:
+        Revision.objects.filter(pk=revision, proven_at__isnull=True).update(proven_at=to_time(now))

@@ -1,0 +1,122 @@
+"""The one loop of a worker process, and the threads around it: listeners and watchdog."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from django.db import Error as DatabaseError
+from django.db import connections
+
+from appliance.authority import client_files, ensure_authority
+from appliance.control import imports, lease
+from appliance.control.ask import Asker, fetch_load
+from appliance.control.gateway_board import GatewayBoard, Listeners
+from appliance.control.hands import Hands, Lane
+from appliance.control.history import Usage
+from appliance.control.tick import Loop, Outside
+from appliance.environment import Environment
+from provisioning import local
+
+#: A tick that did not run for so long was lost: the watchdog asks for one.
+LATE_S = 3.0
+_WATCH_EVERY_S = 0.5
+
+log = logging.getLogger(__name__)
+_current: "Runtime | None" = None
+
+
+class Runtime:
+    """A worker's loop with all it touches. `poke` asks for a tick, `enqueue_import` for an import."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        poke: Callable[[str], object],
+        enqueue_import: Callable[[int], object],
+    ) -> None:
+        self._poke = poke
+        self._board = GatewayBoard()
+        self._listeners = Listeners(environment.run_dir, self._board, lambda: poke("want"))
+        self._lane = Lane(local.__name__.rpartition(".")[2])
+        control = client_files(environment, "control")
+        self._asker = Asker(lambda host, port: fetch_load(host, port, control))
+        self._stop = threading.Event()
+        self.loop = Loop(
+            Outside(
+                board=self._board,
+                hands=Hands(
+                    environment,
+                    local.LocalNode(environment.home),
+                    ensure_authority(environment),
+                    find_port=local.free_port,
+                    lane=self._lane,
+                ),
+                asker=self._asker,
+                routes_file=environment.routes_file,
+                read_hardware=read_hardware,
+                read_usage=read_usage,
+                enqueue_import=enqueue_import,
+            )
+        )
+
+    def start(self) -> None:
+        """Start listening and watching, and ask for the first tick."""
+        imports.stopping.clear()
+        for name, work in (("listeners", self._listeners.run), ("watchdog", self._watch)):
+            threading.Thread(target=work, name=name, daemon=True).start()
+        self._poke("start")
+
+    def stop(self) -> None:
+        """End the threads around the loop, and imports. Agents go on."""
+        imports.stopping.set()
+        self._stop.set()
+        self._listeners.stop()
+
+    def release(self) -> None:
+        """Give the lease back, once no tick runs any more."""
+        self._asker.close()
+        self._lane.close()
+        try:
+            lease.release(self.loop.owner)
+        except DatabaseError:
+            log.warning("the lease could not be given back: it runs out by itself", exc_info=True)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_WATCH_EVERY_S):
+            try:
+                if lease.beat_is_late(LATE_S):
+                    log.warning("no tick for %g s: asking for one", LATE_S)
+                    self._poke("watchdog")
+                    self._stop.wait(LATE_S)
+            except DatabaseError:
+                log.warning("the watchdog could not look", exc_info=True)
+                connections.close_all()
+
+
+def use(runtime: Runtime | None) -> None:
+    """Say which runtime this process' tasks belong to."""
+    global _current  # noqa: PLW0603 - one worker process, one loop
+    _current = runtime
+
+
+def tick(trigger: str) -> None:
+    """One pass of this process' loop. Does nothing in a process that has none."""
+    if _current is None:
+        return
+    try:
+        _current.loop.tick(trigger)
+    except lease.LostLease as lost:
+        log.warning("tick given up: %s", lost)
+
+
+def read_hardware() -> Mapping[str, object]:
+    """This machine's hardware as the node's row keeps it."""
+    return asdict(local.read_hardware())
+
+
+def read_usage() -> Usage | None:
+    """This machine's load now."""
+    usage = local.read_usage()
+    return Usage(usage.cpu_percent, usage.memory_percent)
