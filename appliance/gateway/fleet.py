@@ -104,8 +104,10 @@ class Fleet:
 
     def close(self) -> None:
         """End all links at once."""
-        for agent in self.every_agent():
-            agent.link.close()
+        links = list(self._by_link)
+        self._by_link.clear()  # so that nobody takes them for lost
+        for link in links:
+            link.close()
 
     def _present(self) -> Iterator[DeploymentStats]:
         yield from (deployment.stats for deployment in self.deployments.values())

@@ -53,7 +53,7 @@ async def make_agent(authority, tmp_path):
 
 @pytest.fixture
 async def make_gateway(home, make_agent):
-    """Start gateways; each must balance at the end of the test. (Agents outlive them.)"""
+    """Start gateways; each must balance at the end of the test. Agents outlive them."""
     started = []
 
     async def make(limits=None, **settings):

@@ -21,6 +21,8 @@ NAME = "gateway-1"
 
 
 class Response(NamedTuple):
+    """An answer; the names of its headers are in lower case."""
+
     status: int
     headers: dict[str, str]
     body: bytes
@@ -170,6 +172,16 @@ class RunningGateway:
     def stats(self, name="mini"):
         return self.gateway.fleet.deployments[name].stats
 
+    async def until_accepted(self, count, name="mini"):
+        """Wait until so many requests came in and what can be sent was sent."""
+        await until(lambda: self.stats(name).accepted == count)
+        await until(self._agents_have_all)
+
+    def _agents_have_all(self):
+        return all(
+            not agent.link.up or not agent.link._wire._out for agent in self.gateway.fleet.every_agent()
+        )
+
     async def connect(self) -> Wire:
         return Wire(*await asyncio.open_connection("127.0.0.1", self.port))
 
@@ -226,6 +238,8 @@ class RunningGateway:
 
 
 class InnerReader:
+    """A reader of the inner listener's lines."""
+
     def __init__(self, reader, writer):
         self._reader, self._writer = reader, writer
 

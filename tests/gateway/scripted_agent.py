@@ -104,8 +104,12 @@ class ScriptedAgent:
 
     def answer_hung(self):
         """Answer all that was left hanging."""
+        self.answer_hung_with(echo)
+
+    def answer_hung_with(self, script: Script):
+        """Let a script say what all that was left hanging gets."""
         for wire in self._wires:
-            wire.answer_hung()
+            wire.answer_hung(script)
 
     @property
     def connections(self) -> int:
@@ -159,10 +163,10 @@ class _Wire(asyncio.Protocol):
     def send_load(self):
         self.transport.write(build_frame(Kind.LOAD, 0, self.agent.load().to_json()))
 
-    def answer_hung(self):
+    def answer_hung(self, script):
         hung, self.hung = self.hung, []
         for stream, request in hung:
-            self.transport.write(build_answer(stream, echo(request)))
+            self.transport.write(build_answer(stream, script(request)))
 
     def data_received(self, piece):
         for kind, stream, payload in self.reader.feed(piece):
