@@ -68,8 +68,9 @@ def process_running(
     try:
         yield RunningProcess(process, log)
     finally:
-        _end(process, stop_s)
-        _end_orphans(before)
+        with _signals_ignored():
+            _end(process, stop_s)
+            _end_orphans(before)
 
 
 def wait_until(what: str, is_so: Callable[[], bool], running: RunningProcess, timeout_s: float) -> None:
@@ -81,6 +82,17 @@ def wait_until(what: str, is_so: Callable[[], bool], running: RunningProcess, ti
         if time.monotonic() > deadline:
             raise BenchError(f"not {what} within {timeout_s:.0f} s: {running.last_line()}")
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """A second Ctrl-C must not leave behind what the first one is ending."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(process: subprocess.Popen[bytes], stop_s: float) -> None:
