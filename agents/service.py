@@ -108,20 +108,13 @@ class AgentService:
     async def resume(self) -> None:
         """Load the weights again; returns when the agent is ready. Raises BadTransition."""
         self._move(Event.RESUME)
-        async with self._model_lock:
-            if self.state is not AgentState.LOADING:
-                return
-            try:
-                await self._loop.run_in_executor(None, self._engine.load)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the agent cannot serve
-                self._fail(ModelError(f"the model was not loaded again: {error}"))
-                return
-            self._move(Event.LOADED)
+        await self._load_again()
 
     def resume_soon(self) -> None:
         """As `resume`, without waiting; ignored where it is not possible."""
         if self.state is AgentState.PARKED:
-            self._spawn(self.resume())
+            self._move(Event.RESUME)
+            self._spawn(self._load_again())
 
     async def drain(self) -> None:
         """Refuse new work and return when what was admitted is answered."""
@@ -339,6 +332,17 @@ class AgentService:
             self._pool = WorkerPool(
                 self._engine, self._task.reduce, self.config.workers, self.config.batch_size, self._deliver
             )
+            self._move(Event.LOADED)
+
+    async def _load_again(self) -> None:
+        async with self._model_lock:
+            if self.state is not AgentState.LOADING:
+                return
+            try:
+                await self._loop.run_in_executor(None, self._engine.load)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the agent cannot serve
+                self._fail(ModelError(f"the model was not loaded again: {error}"))
+                return
             self._move(Event.LOADED)
 
     def _fail(self, error: Exception) -> None:

@@ -50,7 +50,8 @@ class FakeEngine:
         """Waves whose phase is the token id."""
         if not self._loaded:
             raise RuntimeError("the engine is not loaded")
-        time.sleep(self._service_s * (len(sequences) if self._per == "sequence" else 1))
+        if self._service_s:
+            time.sleep(self._service_s * (len(sequences) if self._per == "sequence" else 1))
         vectors = np.zeros((len(sequences), max(map(len, sequences)), DIMENSIONS), np.float32)
         steps = np.arange(1, DIMENSIONS + 1, dtype=np.float32)
         for row, ids in enumerate(sequences):

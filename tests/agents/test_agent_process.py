@@ -255,6 +255,14 @@ async def test_park_and_resume(start_agent, pki, model_dir):
     assert await asyncio.to_thread(agent.exit_code) == 0
 
 
+async def test_told_to_stop_while_loading(start_agent, model_dir):
+    """Whoever is told to stop before it serves has nothing to drain."""
+    agent = start_agent(engine="ctranslate2", model_dir=str(model_dir))
+    await agent.port()
+    agent.process.terminate()
+    assert await asyncio.to_thread(agent.exit_code) == 0
+
+
 async def last_line(agent) -> str:
     await asyncio.to_thread(agent.exit_code)
     return agent.lines[-1]
