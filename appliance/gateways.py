@@ -1,7 +1,7 @@
 """Reading what gateways say on their inner listeners."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def parse_message(line: bytes) -> InnerMessage:
     return msgspec.json.decode(line, type=_KINDS[kind])
 
 
-def read_messages(path: Path, *, silence_s: float) -> Iterator[InnerMessage]:
+def read_messages(path: Path, *, silence_s: float) -> Generator[InnerMessage]:
     """Connect to a gateway and yield what it says, until it goes away.
 
     Raises OSError (TimeoutError among them) where it cannot be reached, ends, or says nothing for

@@ -90,6 +90,34 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
+# The admin's looks and its sidebar; `dashboard.sidebar` says who sees which entry.
+UNFOLD = {
+    "SITE_TITLE": "Millwright",
+    "SITE_HEADER": "Millwright",
+    "SITE_SYMBOL": "hub",
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "BORDER_RADIUS": "4px",
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97.4% .014 230)",
+            "100": "oklch(94.4% .028 232)",
+            "200": "oklch(89% .055 233)",
+            "300": "oklch(81% .098 234)",
+            "400": "oklch(72% .13 237)",
+            "500": "oklch(62% .14 240)",
+            "600": "oklch(53% .132 243)",
+            "700": "oklch(46% .115 244)",
+            "800": "oklch(40% .095 244)",
+            "900": "oklch(35% .08 245)",
+            "950": "oklch(26% .06 246)",
+        }
+    },
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "dashboard.sidebar.find_icon"}],
+    "STYLES": ["dashboard.sidebar.find_stylesheet"],
+    "SIDEBAR": {"navigation": "dashboard.sidebar.build_sidebar"},
+}
+
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True

@@ -1,0 +1,31 @@
+"""Agents: what is wanted of each, and what was seen."""
+
+from django.contrib import admin
+from unfold.decorators import display
+
+from appliance.models import Agent
+from dashboard.admin.bases import ReadOnlyAdmin, show_json, show_state
+
+
+@admin.register(Agent)
+class AgentAdmin(ReadOnlyAdmin):
+    """Agents, read-only: the control loop starts and ends them."""
+
+    list_display = ("id", "deployment", "node", "show_agent_state", "wanted", "attempt", "created_at")
+    list_select_related = ("deployment", "node")
+    list_filter = ("state", "deployment", "node")
+    search_fields = ("id", "deployment__name", "node__name")
+    fields = (
+        "id", "deployment", "revision", "node", "host", "port", "wanted", "show_agent_state", "attempt",
+        "retry_at", "pid", "error", "show_profile", "certificate_sha256", "created_at", "started_at",
+        "ready_at",
+    )  # fmt: skip
+    readonly_fields = ("show_agent_state", "show_profile")
+
+    @display(description="State")
+    def show_agent_state(self, row: Agent) -> str:
+        return show_state(row.state)
+
+    @display(description="Profile")
+    def show_profile(self, row: Agent) -> str:
+        return show_json(row.profile)

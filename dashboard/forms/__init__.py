@@ -1,0 +1,1 @@
+"""Forms. Those that change what is wanted do it through a verb."""

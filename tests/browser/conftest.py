@@ -1,0 +1,76 @@
+"""A browser, and the pages it opens watched for errors."""
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def screenshots(tmp_path_factory):
+    """Where screenshots go."""
+    given = os.environ.get("SCREENSHOT_DIR")
+    folder = Path(given) if given else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Watched:
+    """A page and what went wrong on it."""
+
+    def __init__(self, page):
+        self.page = page
+        self.errors = []
+        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("requestfailed", self._failed)
+        page.on("response", self._answered)
+
+    def _failed(self, request):
+        if "ERR_ABORTED" not in (request.failure or ""):  # left behind by going to another page
+            self.errors.append(f"{request.url}: {request.failure}")
+
+    def _answered(self, response):
+        if response.status >= 400:
+            self.errors.append(f"{response.url}: {response.status}")
+
+    def check_width(self):
+        """Nothing reaches beyond the right edge of the window."""
+        wide = self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert wide <= 0, f"{self.page.url} scrolls sideways by {wide} px"
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens pages in contexts of their own; none of them may have had an error in the end."""
+    opened = []
+
+    def open_one(width=1440, height=900, scheme="light", **options):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, **options
+        )
+        context.set_default_timeout(10_000)
+        watched = Watched(context.new_page())
+        opened.append((context, watched))
+        return watched
+
+    yield open_one
+    for context, _ in opened:
+        context.close()
+    assert [error for _, watched in opened for error in watched.errors] == []
