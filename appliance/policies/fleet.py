@@ -117,9 +117,16 @@ class FleetSnapshot:
     exits: Mapping[str, Exit] = field(default_factory=dict)
     busy: Mapping[str, int] = field(default_factory=dict)
 
-    def link(self, agent: str) -> Link | None:
-        """How gateways see an agent; None where no fresh one knows it."""
-        seen = [one for report in self.reports for one in report.agents if one.id == agent]
+    def link(self, agent: AgentFacts) -> Link | None:
+        """How gateways see an agent since it was started last; None where no fresh one knows it."""
+        since = agent.started_at or 0.0
+        seen = [
+            one
+            for report in self.reports
+            if report.at >= since
+            for one in report.agents
+            if one.id == agent.id
+        ]
         if not seen:
             return None
         state = min((one.state for one in seen), key=_BEST_FIRST.index)
@@ -148,5 +155,5 @@ def _freshest_busy(seen: list[AgentReport], *, at_most_s: float = 3.0) -> int | 
     ]
     if not told:
         return None
-    age_s, busy = min(told)
-    return busy if age_s <= at_most_s else None
+    youngest_s = min(age_s for age_s, _ in told)
+    return max(busy for age_s, busy in told if age_s == youngest_s) if youngest_s <= at_most_s else None

@@ -336,7 +336,7 @@ class _Turn:
             return False
         if agent.ready_at is None:
             return True  # it never took a request
-        link = self.snapshot.link(agent.id)
+        link = self.snapshot.link(agent)
         busy = link.busy if link is not None and link.busy is not None else self.snapshot.busy.get(agent.id)
         return busy == 0
 
@@ -355,7 +355,7 @@ class _Turn:
         return [agent for agent in self.agents if chosen(agent)]
 
     def _in_flight(self, agent: AgentFacts) -> int:
-        link = self.snapshot.link(agent.id)
+        link = self.snapshot.link(agent)
         return link.in_flight if link is not None else 0
 
     def _put(self, agent: AgentFacts) -> None:

@@ -50,7 +50,7 @@ def not_ready_in_time(agent: AgentFacts, snapshot: FleetSnapshot) -> bool:
     """Whether a living agent has been without being ready for too long, while gateways could tell."""
     if agent.unready_at is None or snapshot.heard_since is None or agent.retry_at is not None:
         return False
-    if snapshot.running is None or agent.id not in snapshot.running or snapshot.link(agent.id) is None:
+    if snapshot.running is None or agent.id not in snapshot.running or snapshot.link(agent) is None:
         return False
     waited_s = snapshot.now - max(agent.unready_at, snapshot.heard_since)
     return waited_s > start_limit_s(agent.model_bytes)
@@ -91,7 +91,7 @@ def _gone(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
 def _alive(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
     if agent.wanted in ("draining", "stopped"):
         return replace(agent, state="draining", unready_at=None)
-    link = snapshot.link(agent.id)
+    link = snapshot.link(agent)
     if link is None:
         return agent
     if link.state in ("ready", "parked"):

@@ -1,0 +1,48 @@
+"""On which node a new agent goes."""
+
+import pytest
+
+from appliance.policies.placement import NodeSpace, Placement, Refusal, agent_bytes, place
+
+GB = 10**9
+
+
+def test_room_for_one_and_a_half_models():
+    """A node with exactly the promised bytes left takes the agent; one byte less refuses with the figures."""
+    need = agent_bytes(2 * GB)
+    assert place(2 * GB, [NodeSpace("a", need, 2)]) == Placement("a")
+    refusal = place(2 * GB, [NodeSpace("a", need - 1, 2)])
+    assert isinstance(refusal, Refusal)
+    assert "3,268 MB of RAM" in refusal.reason
+    assert "a has 3,268 MB" in refusal.reason
+
+
+def test_what_is_promised_counts():
+    """RAM that other agents were promised is not given twice."""
+    need = agent_bytes(GB)
+    assert isinstance(place(GB, [NodeSpace("a", 2 * need - 1, 2, promised_bytes=need)]), Refusal)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "taken"),
+    [
+        pytest.param([NodeSpace("a", GB, 2, engine_threads=2), NodeSpace("b", GB, 8, engine_threads=2)], "b",
+                     id="least-crowded"),
+        pytest.param([NodeSpace("a", GB, 2), NodeSpace("b", 2 * GB, 2)], "b", id="most-ram-left"),
+        pytest.param([NodeSpace("b", GB, 2), NodeSpace("a", GB, 2)], "a", id="by-name"),
+        pytest.param([NodeSpace("a", GB, 2, engine_threads=64)], "a", id="crowded-is-no-refusal"),
+        pytest.param([NodeSpace("a", GB, 8, accepts=False), NodeSpace("b", GB, 1)], "b", id="cordoned"),
+    ],
+)  # fmt: skip
+def test_cores_are_a_score(nodes, taken):
+    """The least crowded node with room is taken."""
+    assert place(24_000_000, nodes) == Placement(taken)
+
+
+def test_refusals_say_why():
+    """Each node's own reason is named."""
+    refusal = place(GB, [NodeSpace("a", None, 2), NodeSpace("b", GB, 2, accepts=False)])
+    assert isinstance(refusal, Refusal)
+    assert "a: its hardware is not known yet" in refusal.reason
+    assert "b takes no new agents" in refusal.reason
+    assert "there is no node" in place(GB, []).reason
