@@ -1,0 +1,1 @@
+"""Where models come from: sources, conversion, and the content-addressed store. No Django."""
