@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 from tests.bench.end_to_end import Findings, Pace, Work, measure_rounds
 from tests.bench.engine_ceiling import BATCHES, PROCESSES, Cell, compute_reference, measure_cell
@@ -89,7 +90,8 @@ def _measure(scratch: Path, pace: Pace, model: Path | None, only: list[str] | No
     measured = [one for one in servers if trouble is None or not isinstance(one, Peer)]
     findings = measure_rounds(measured, best, Work(model, bodies, reference), pace)
     findings.troubles |= {one.name: str(trouble) for one in servers if one not in measured}
-    _print_findings(findings, servers, ours.name, tokens, pace)
+    _print_findings(findings, servers, ours.name, best)
+    print(f"\nA sentence of about {tokens} tokens a request; medians of {pace.rounds} x {pace.load_s:g} s.")
     path = _write_document(facts, cells, findings, pace)
     print(f"\nwritten to {path}")
     return 1 if ours.name in findings.troubles else 0
@@ -111,10 +113,13 @@ def _prepare_peers() -> str | None:
     return None
 
 
-def _print_findings(findings: Findings, servers: list[Startable], ours: str, tokens: int, pace: Pace) -> None:
+def _print_findings(findings: Findings, servers: list[Startable], ours: str, best: Cell) -> None:
     names = [one.name for one in servers]
     print(f"\n## end to end\n\n{render_end_to_end(findings, names, ours)}\n")
-    print(f"A sentence of about {tokens} tokens a request; medians of {pace.rounds} x {pace.load_s:g} s.")
+    print(
+        f"The ceiling is {median(findings.ceilings):.0f} sentences/s: {best.processes} process(es), batch "
+        f"{best.batch}, measured anew in each round."
+    )
     for one in servers:
         trouble = findings.troubles.get(one.name)
         print(f"- {one.name}: {one.settings}" + (f". NOT MEASURED: {trouble}" if trouble else ""))
