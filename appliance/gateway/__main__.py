@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import socket
@@ -75,6 +76,7 @@ async def _serve(name: str, environment: Environment, public: socket.socket, inn
         server = build_server(gateway, environment)
     except OSError as error:
         return _say(f"TLS_CERT={environment.tls_certificate} and TLS_KEY cannot be used: {error}", 2)
+    _calm_garbage_collection()
     log.info("listening on %s://%s:%d", environment.scheme, environment.bind, environment.gateway_port)
     await serve(gateway, server, public, inner)
     log.info("stopped")
@@ -96,6 +98,16 @@ def _affordable_connections() -> int:
             soft = wanted
     default = ConnectionLimits().max_connections
     return default if soft == resource.RLIM_INFINITY else max(64, min(default, soft - _RESERVED_DESCRIPTORS))
+
+
+def _calm_garbage_collection() -> None:
+    """Look for cycles less often, and not among what lives as long as the process.
+
+    Requests hold few objects and leave hardly a cycle; the default looks every 700 of them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _name(text: str) -> str:

@@ -68,12 +68,13 @@ class GatewayApp:
             _MODELS: self._models,
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, _send: Send) -> None:
         """Handle one request."""
+        connection: GatewayConnection = scope["state"][STATE_KEY]
         started = monotonic()
         headers: Headers = dict(scope["headers"])
         request_id = self._request_ids.choose(headers.get(b"x-request-id"))
-        asked = Asked(scope, receive, headers, scope["state"][STATE_KEY], request_id)
+        asked = Asked(scope, receive, headers, connection, request_id)
         try:
             reply = await self._reply(asked)
         except ApiError as error:
@@ -85,12 +86,10 @@ class GatewayApp:
             return
         status, fields, body = reply
         fields += (
-            (b"content-length", b"%d" % len(body)),
             (b"x-request-id", request_id.encode()),
             (b"openai-processing-ms", b"%d" % round((monotonic() - started) * 1000)),
         )
-        await send({"type": "http.response.start", "status": status, "headers": fields})
-        await send({"type": "http.response.body", "body": body})
+        await connection.respond(status, fields, body)
 
     async def _reply(self, asked: Asked) -> Reply | None:
         """The answer to any request, None where the client has left."""
@@ -247,5 +246,10 @@ def _to_reply(outcome: Outcome, rate: tuple[Header, ...]) -> Reply | None:
     if isinstance(outcome, ApiError):
         return Reply(outcome.status, [*outcome.headers(), *rate], outcome.body())
     answer = outcome.answer
-    headers = [(b"content-type", answer.content_type.encode()), (b"x-served-by", outcome.served_by), *rate]
+    content_type = answer.content_type if answer.content_type.isprintable() else "application/octet-stream"
+    headers = [
+        (b"content-type", content_type.encode("latin-1", "replace")),
+        (b"x-served-by", outcome.served_by),
+        *rate,
+    ]
     return Reply(answer.status, headers, answer.body)

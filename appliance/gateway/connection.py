@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from appliance.gateway import errors
+from appliance.gateway.errors import CLOSE, Header
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,33 @@ class GatewayConnection(HttpToolsProtocol):
             self.reading_since = None
             self.body_overdue = True
             cycle.message_event.set()
+
+    async def respond(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer the request that is running, head and body in one write.
+
+        It stands for two calls of ASGI's `send`, which cost a third of the gateway's time for a
+        request. Names are in lower case; values must hold no control characters.
+        """
+        if self.flow.write_paused:
+            await self.flow.drain()  # the client does not read what it has been sent
+        cycle = self._running
+        if cycle is None or cycle.disconnected:
+            return
+        head = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            head += (name, b": ", value, b"\r\n")
+        if CLOSE in headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            head.append(b"connection: close\r\n")
+        head += (b"content-length: %d\r\n\r\n" % len(body), b"" if cycle.scope["method"] == "HEAD" else body)
+        self.transport.write(b"".join(head))
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
 
     # What the parser tells.
 

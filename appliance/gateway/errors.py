@@ -6,6 +6,9 @@ import msgspec
 
 Header = tuple[bytes, bytes]
 
+#: Tells the client that the connection ends with this answer.
+CLOSE: Final[Header] = (b"connection", b"close")
+
 _INVALID: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
 
@@ -97,8 +100,7 @@ def wrong_method(method: str, allowed: str) -> ApiError:
 def body_too_late(timeout_s: float) -> ApiError:
     """408: the body did not arrive in time. The connection is closed after it."""
     message = f"the request's body did not arrive within {timeout_s:g} s"
-    close = ((b"connection", b"close"),)
-    return ApiError(408, message, code="request_timeout", should_retry=False, headers=close)
+    return ApiError(408, message, code="request_timeout", should_retry=False, headers=(CLOSE,))
 
 
 def body_too_large(limit_bytes: int) -> ApiError:
@@ -166,7 +168,7 @@ def stopping() -> ApiError:
         code="no_capacity",
         retry_after_s=1.0,
         should_retry=True,
-        headers=((b"connection", b"close"),),
+        headers=(CLOSE,),
     )
 
 
@@ -179,7 +181,7 @@ def too_many_connections() -> ApiError:
         code="overloaded",
         retry_after_s=1.0,
         should_retry=True,
-        headers=((b"connection", b"close"),),
+        headers=(CLOSE,),
     )
 
 
