@@ -68,14 +68,14 @@ def config_json(changes: Mapping[str, object]) -> dict[str, object]:
 # --- a model ---------------------------------------------------------------------------------
 
 
-def build_model(folder: Path, *, words: int = 0, **changes: object) -> Path:
+def build_model(folder: Path, *, positions: int = TINY_POSITIONS, **changes: object) -> Path:
     """A random encoder of BERT's shape as a model directory; `changes` go into its manifest.
 
-    `words` more in the vocabulary make it larger by 32 bytes each.
+    `positions` more than it needs make it larger, by 128 bytes each.
     """
     folder.mkdir(parents=True)
     _build_tokenizer(folder / "tokenizer.json")
-    _build_encoder([f"word{number}" for number in range(words)]).save(str(folder))
+    _build_encoder(positions).save(str(folder))
     manifest = {
         "format": 1,
         "task": "embed",
@@ -86,7 +86,7 @@ def build_model(folder: Path, *, words: int = 0, **changes: object) -> Path:
         "max_length": TINY_POSITIONS,
         "pooling": "mean",
         "normalize": True,
-        "vocabulary_size": len(_vocabulary()) + words,
+        "vocabulary_size": len(_vocabulary()),
         "files": [
             {
                 "path": path.name,
@@ -120,7 +120,7 @@ def _build_tokenizer(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-def _build_encoder(more_words: list[str]) -> specs.TransformerEncoderModelSpec:
+def _build_encoder(positions: int) -> specs.TransformerEncoderModelSpec:
     random = np.random.default_rng(7)
 
     def weights(*shape: int) -> np.ndarray:
@@ -143,10 +143,9 @@ def _build_encoder(more_words: list[str]) -> specs.TransformerEncoderModelSpec:
         embeddings_merge=common_spec.EmbeddingsMerge.ADD,
     )
     encoder.scale_embeddings = False
-    vocabulary = [*_vocabulary(), *more_words]
-    encoder.embeddings[0].weight = weights(len(vocabulary), size)
+    encoder.embeddings[0].weight = weights(len(_vocabulary()), size)
     encoder.embeddings[1].weight = weights(2, size)
-    encoder.position_encodings.encodings = weights(TINY_POSITIONS, size)
+    encoder.position_encodings.encodings = weights(positions, size)
     norm(encoder.layernorm_embedding)
     for layer in encoder.layer:
         linear(layer.self_attention.linear[0], 3 * size, size)
@@ -157,7 +156,7 @@ def _build_encoder(more_words: list[str]) -> specs.TransformerEncoderModelSpec:
         norm(layer.ffn.layer_norm)
     model = specs.TransformerEncoderModelSpec(encoder, pooling_layer=True)
     linear(model.pooler_dense, size, size)
-    model.register_vocabulary(vocabulary)
+    model.register_vocabulary(_vocabulary())
     model.config.unk_token = "[UNK]"
     model.config.layer_norm_epsilon = 1e-12
     model.validate()
@@ -170,7 +169,8 @@ def infer_alone(model_dir: Path, ids: list[int]) -> np.ndarray:
     encoder = ctranslate2.Encoder(str(model_dir), intra_threads=1)
     vectors = np.array(encoder.forward_batch([ids]).last_hidden_state)[0]
     mean = vectors.mean(axis=0)
-    return mean / np.linalg.norm(mean)
+    alone: np.ndarray = mean / np.linalg.norm(mean)
+    return alone
 
 
 # --- certificates ----------------------------------------------------------------------------
@@ -268,8 +268,8 @@ async def fetch(
             raw = await reader.read()
         finally:
             await close_writer(writer)
-    head, _, content = raw.partition(b"\r\n\r\n")
-    first, *rest = head.decode().split("\r\n")
+    answered, _, content = raw.partition(b"\r\n\r\n")
+    first, *rest = answered.decode().split("\r\n")
     return int(first.split()[1]), dict(line.lower().split(": ", 1) for line in rest), content
 
 
@@ -315,9 +315,9 @@ class Link:
         self._writer.write(build_request(self._stream, Request(deadline_ms, path, "id", raw)))
         return self._stream, self.waiting[self._stream]
 
-    async def ask(self, body: bytes | dict[str, object], **more: object) -> Answer | Refusal:
+    async def ask(self, body: bytes | dict[str, object], deadline_ms: int = 0) -> Answer | Refusal:
         """Send a request and wait for what comes back."""
-        return await asyncio.wait_for(self.start(body, **more)[1], WAIT_S)
+        return await asyncio.wait_for(self.start(body, deadline_ms)[1], WAIT_S)
 
     def send(self, kind: Kind, stream: int = 0) -> None:
         self._writer.write(build_frame(kind, stream))

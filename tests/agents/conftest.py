@@ -23,7 +23,7 @@ def model_dir(tmp_path_factory):
 @pytest.fixture
 def start_agent(tmp_path, pki):
     """Starts agent processes: `start_agent(key=value)` changes the configuration."""
-    running = []
+    running: list[AgentProcess] = []
 
     def start(*, sigint_ignored=False, **changes):
         folder = tmp_path / f"agent-{len(running)}"

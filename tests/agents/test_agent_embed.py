@@ -154,7 +154,7 @@ def test_bodies_that_are_none(task, raw):
     assert caught.value.status == 400
 
 
-def answer(task, engine, **fields) -> dict:
+def answer(task, engine, **fields):
     prepared = task.prepare(body(**fields))
     rows = task.reduce(engine.infer(prepared.sequences), [len(ids) for ids in prepared.sequences])
     return json.loads(task.respond(prepared, list(rows)))

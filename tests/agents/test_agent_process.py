@@ -6,8 +6,9 @@ import signal
 import socket
 import ssl
 
+import psutil
 import pytest
-from agent_builders import Link, close_writer, fetch, infer_alone, wait_for
+from agent_builders import AgentProcess, Link, build_model, close_writer, fetch, infer_alone, wait_for
 
 from agents.protocol import ALPN_HTTP, ALPN_LINK, AgentState, Answer, Kind, LoadReport, Refusal, build_frame
 
@@ -255,6 +256,25 @@ async def test_park_and_resume(start_agent, pki, model_dir):
     assert await asyncio.to_thread(agent.exit_code) == 0
 
 
+async def test_memory_returns_when_parked(start_agent, pki, tmp_path):
+    """Parking gives the weights' memory back to the machine; resuming takes it again."""
+    folder = build_model(tmp_path / "large", positions=500_000)
+    weights = (folder / "model.bin").stat().st_size
+    assert weights > 60_000_000
+    agent = start_agent(engine="ctranslate2", model_dir=str(folder))
+    port, context = await agent.port(), pki.context(pki.client)
+    process = psutil.Process(agent.process.pid)
+    async with await Link.connect(port, pki) as link:
+        await link.wait_state(AgentState.READY)
+        loaded = process.memory_info().rss
+        await fetch(port, context, "POST", "/park")
+        parked = process.memory_info().rss
+        await fetch(port, context, "POST", "/resume")
+        resumed = process.memory_info().rss
+    assert parked < loaded - 0.8 * weights
+    assert resumed > parked + 0.8 * weights
+
+
 async def test_told_to_stop_while_loading(start_agent, model_dir):
     """Whoever is told to stop before it serves has nothing to drain."""
     agent = start_agent(engine="ctranslate2", model_dir=str(model_dir))
@@ -263,7 +283,7 @@ async def test_told_to_stop_while_loading(start_agent, model_dir):
     assert await asyncio.to_thread(agent.exit_code) == 0
 
 
-async def last_line(agent) -> str:
+async def last_line(agent: AgentProcess) -> str:
     await asyncio.to_thread(agent.exit_code)
     return agent.lines[-1]
 

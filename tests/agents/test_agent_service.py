@@ -12,7 +12,7 @@ from agents.config import parse_config
 from agents.engines.fake import FakeEngine
 from agents.errors import BadTransition, ModelError
 from agents.load import render_metrics
-from agents.protocol import AgentState, Refusal, Request
+from agents.protocol import AgentState, Answer, Refusal, Request
 from agents.service import INLINE_BODY_BYTES, MAX_BODY_BYTES, AgentService
 
 TLS = {"ca": "/ca", "certificate": "/cert", "key": "/key"}
@@ -68,7 +68,7 @@ def send(service, answers, text="the fox", **more):
 async def test_answers():
     """A burst is answered whole, each with its own vectors and tokens."""
     async with serving(FakeEngine(0.0)) as service:
-        answers = []
+        answers: list[Answer] = []
         for number in range(12):
             send(service, answers, "word " * (number + 1))
         await wait_for(lambda: len(answers) == 12)
@@ -84,7 +84,7 @@ async def test_burst_is_shared_and_batched():
     """Two idle workers share a burst; what comes while they compute goes in full batches."""
     engine = GatedEngine()
     async with serving(engine) as service:
-        answers = []
+        answers: list[Answer] = []
         for _ in range(4):
             send(service, answers)
         await wait_for(lambda: len(engine.batches) == 2)
@@ -101,7 +101,7 @@ async def test_burst_is_shared_and_batched():
 async def test_large_requests_are_prepared_and_answered_in_threads():
     """Many inputs are split over batches, and come back in order."""
     async with serving(FakeEngine(0.0)) as service:
-        answers = []
+        answers: list[Answer] = []
         texts = [f"input number{number} " + "word " * (number % 7) for number in range(150)]
         assert len(json.dumps(texts)) > INLINE_BODY_BYTES
         send(service, answers, texts)
@@ -128,7 +128,7 @@ async def test_large_requests_are_prepared_and_answered_in_threads():
 async def test_bad_requests_are_answers(more, status, code):
     """A bad request is answered, counted, and its permit comes back."""
     async with serving(FakeEngine(0.0)) as service:
-        answers = []
+        answers: list[Answer] = []
         send(service, answers, **more)
         await wait_for(lambda: bool(answers))
         assert (answers[0].status, json.loads(answers[0].body)["error"]["code"]) == (status, code)
@@ -139,7 +139,7 @@ async def test_full():
     """One more than it admits is refused at once, and counted by its cause."""
     engine = GatedEngine()
     async with serving(engine, admits=3) as service:
-        answers = []
+        answers: list[Answer] = []
         taken = [send(service, answers) for _ in range(5)]
         assert taken[3:] == [Refusal.FULL, Refusal.FULL]
         assert service.report().refused_total == 2
@@ -151,7 +151,8 @@ async def test_cancelled_work_is_not_computed():
     """Who leaves before the work began costs nothing; who leaves later is not answered."""
     engine = GatedEngine()
     async with serving(engine, workers=1) as service:
-        answers, left = [], []
+        answers: list[Answer] = []
+        left: list[Answer] = []
         running = send(service, left)
         await wait_for(lambda: engine.batches == [1])
         waiting = [send(service, left) for _ in range(2)]
@@ -169,10 +170,10 @@ async def test_cancelled_while_prepared():
     """Who leaves while a thread reads the body is forgotten as well."""
     engine = GatedEngine()
     async with serving(engine) as service:
-        left = []
+        left: list[Answer] = []
         send(service, left, ["word"] * 1000).cancel()
         assert service.admission.in_hand == 0
-        answers = []
+        answers: list[Answer] = []
         send(service, answers)
         engine.gate.release()
         await wait_for(lambda: len(answers) == 1)
@@ -183,7 +184,8 @@ async def test_deadline():
     """A request whose time has passed before an engine was free is answered 504, uncomputed."""
     engine = GatedEngine()
     async with serving(engine, workers=1) as service:
-        first, late = [], []
+        first: list[Answer] = []
+        late: list[Answer] = []
         send(service, first)
         await wait_for(lambda: engine.batches == [1])
         send(service, late, deadline_ms=1)
@@ -198,7 +200,7 @@ async def test_failing_engine():
     """A batch that fails is a 500 for its requests alone; the worker goes on."""
     engine = GatedEngine()
     async with serving(engine, workers=1) as service:
-        answers = []
+        answers: list[Answer] = []
         engine.failing = True
         send(service, answers)
         engine.gate.release()
@@ -215,7 +217,8 @@ async def test_park_finishes_what_it_holds_and_resume_serves_again():
     """Parking refuses at once, answers what was admitted, then unloads; resume loads again."""
     engine = GatedEngine()
     async with serving(engine) as service:
-        reports, answers = [], []
+        reports: list[AgentState] = []
+        answers: list[Answer] = []
         service.listeners.add(lambda report: reports.append(report.state))
         send(service, answers)
         parking = asyncio.ensure_future(service.park())
@@ -238,7 +241,7 @@ async def test_resume_while_still_parking():
     """A resume that comes before the weights are gone wins."""
     engine = GatedEngine()
     async with serving(engine) as service:
-        answers = []
+        answers: list[Answer] = []
         send(service, answers)
         parking = asyncio.ensure_future(service.park())
         await wait_for(lambda: service.state is AgentState.PARKED)
@@ -256,7 +259,7 @@ async def test_drain_waits_for_what_it_holds():
     """Draining refuses at once and ends when the last admitted request is answered."""
     engine = GatedEngine()
     async with serving(engine) as service:
-        answers = []
+        answers: list[Answer] = []
         send(service, answers)
         draining = asyncio.ensure_future(service.drain())
         await wait_for(lambda: service.state is AgentState.DRAINING)
