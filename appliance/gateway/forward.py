@@ -239,6 +239,8 @@ class Dispatcher:
         if call.error_retries:
             self._budget.give_back()
         call.deployment.stats.finish(outcome, monotonic(), call.accepted_at)
+        if outcome == "failed":
+            _log_failure(call, result)
         if not call.outcome.done():
             call.outcome.set_result(result)
 
@@ -259,7 +261,6 @@ class Dispatcher:
     def _return_broken(self, call: Call) -> None:
         call.breaks += 1
         if call.breaks > MAX_BREAKS:
-            log.error("request %s broke the connections of %d agents", call.request_id, call.breaks)
             self._finish(call, "failed", errors.agents_broke(call.breaks))
         else:
             self._put_back(call)
@@ -286,7 +287,7 @@ class Dispatcher:
     # Steps of an agent.
 
     def _reopen(self, agent: Agent) -> None:
-        agent.slots.reopen()
+        agent.slots.probe()
         self._pump_of(agent)
 
     def _changed(self, agent: Agent) -> None:
@@ -334,3 +335,11 @@ class Dispatcher:
 
     def _tell(self, deployment: str, reason: Literal["held", "agent_lost"], agent: str | None) -> None:
         self._want(WantEvent(self._name, time(), deployment, reason, agent))
+
+
+def _log_failure(call: Call, result: Outcome) -> None:
+    if isinstance(result, Served):
+        why = f"{result.served_by.decode()} answered {result.answer.status}"
+    else:
+        why = str(result)
+    log.warning("request %s for %s failed: %s", call.request_id, call.deployment.route.name, why)

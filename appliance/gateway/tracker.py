@@ -78,6 +78,11 @@ class AgentSlots:
         """It may take work again."""
         self.limit = self.route.slots + self.route.ahead
 
+    def probe(self) -> None:
+        """Time has passed since it refused: one more request may show whether it takes work again."""
+        if self.limit == 0:
+            self.limit = min(self.in_flight + 1, self.route.slots + self.route.ahead)
+
     def lost(self) -> None:
         """Its link broke: nothing is known of it."""
         self.state, self.load, self.resume_sent_at, self.resumed = None, None, None, False

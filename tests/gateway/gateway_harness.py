@@ -213,6 +213,10 @@ class RunningGateway:
                 samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return samples
 
+    async def someone_waits(self):
+        """Whether a request is queued, by the scrape."""
+        return (await self.metrics())["millwright_queue_depth"] == 1
+
     async def inner(self):
         """A reader of the inner listener."""
         stream = connect_inner(self.home / "run", NAME)

@@ -1,14 +1,17 @@
 """The gateway's pure parts: keys, buckets, budgets, the queue and the slots."""
 
 import hashlib
+import json
+import logging
 
 import pytest
 from gateway_harness import KEY, key
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.protocol import AgentState
+from agents.protocol import AgentState, Refusal
 from appliance.gateway.limits import Keyring, MemoryBudget, TokenBucket
+from appliance.gateway.logs import JsonLines, Throttle
 from appliance.gateway.retries import RetryBudget
 from appliance.gateway.tracker import AgentSlots, Pool, Reservation
 from appliance.gateway.wait_queue import WaitQueue
@@ -185,3 +188,27 @@ def test_who_may_be_resumed(others, max_warm, resumed):
     parked = slots("p", AgentState.PARKED, wanted="parked")
     rest = [slots(f"o{n}", state, wanted=wanted) for n, (wanted, state) in enumerate(others)]
     assert (pool(parked, *rest).find_resumable(max_warm) is not None) == resumed
+
+
+def test_log_is_throttled(caplog):
+    """Over the bound records are dropped and counted; the next second says how many."""
+    throttle = Throttle(2)
+    records = [logging.LogRecord("g", logging.INFO, "f", 1, "event %d", (n,), None) for n in range(6)]
+    for record, created in zip(records, [10.0, 10.1, 10.2, 10.3, 11.0, 11.5], strict=True):
+        record.created = created
+    assert [throttle.filter(record) for record in records] == [True, True, False, False, True, True]
+    assert records[4].getMessage() == "event 4 (and 2 more records before, not written)"
+    line = json.loads(JsonLines("gateway-1").format(records[5]))
+    assert (line["event"], line["gateway"], line["level"]) == ("event 5", "gateway-1", "info")
+
+
+def test_an_agent_that_refused_is_probed_with_one_request():
+    """Not with as many as it could hold; a word or an answer of its opens it wholly."""
+    agent = slots("a")
+    agent.refuse(Refusal.FULL)
+    assert agent.limit == 0
+    agent.probe()
+    assert agent.limit == 1
+    agent.reopen()
+    agent.probe()
+    assert agent.limit == 3

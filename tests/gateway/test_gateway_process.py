@@ -83,6 +83,22 @@ async def test_signals_end_it_with_code_0(start, tmp_path, number, ignored):
 
 
 @pytest.mark.slow
+async def test_a_second_signal_ends_it_at_once(start, home):
+    """Also while a request is held that the first would have waited for."""
+    running = RunningGateway(home)
+    running.publish()
+    process, running.port = await start(APPLIANCE_HOME=str(home))
+    task = asyncio.create_task(running.embed())
+    await until(running.someone_waits)
+    process.send_signal(signal.SIGTERM)
+    await until(lambda: not healthy(running.port))
+    process.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(process.wait, 6)
+    assert process.returncode == 0
+    assert (await task).status == 503
+
+
+@pytest.mark.slow
 async def test_after_kill_9_it_starts_again(start):
     """What it left behind is in nobody's way."""
     process, _ = await start()

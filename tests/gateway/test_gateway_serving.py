@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
-from gateway_harness import deployment, embed_body, key
+from gateway_harness import KEY, deployment, embed_body, key
 from scripted_agent import HANG, ScriptedAgent, echo
 
 from agents.protocol import Answer
+from appliance.gateway.service import GatewayLimits
 
 
 async def test_request_reaches_the_agent_and_its_answer_comes_back(gateway, make_agent):
@@ -184,3 +185,23 @@ async def test_an_agent_with_another_digest_gets_nothing(gateway, make_agent):
     assert gateway.state(agent) == "connecting"
     await gateway.serve_by(agent)
     assert (await gateway.embed()).status == 200
+
+
+async def test_metrics_beyond_loopback_need_a_key_for_them(make_gateway):
+    """Open on loopback; elsewhere a key with scope metrics, and no other, opens them."""
+    gateway = await make_gateway(GatewayLimits(open_metrics=False))
+    await gateway.serve_by(keys=[key(), key("m", scopes=("metrics",))])
+    statuses = [(await gateway.ask("GET", "/metrics", text_key=text)).status for text in (None, KEY, "m")]
+    assert statuses == [401, 403, 200]
+    gateway.gateway.limits = GatewayLimits()
+
+
+async def test_connection_close_and_head_are_honoured(gateway):
+    """A client that asks for the end gets it; HEAD has the length and no body."""
+    wire = await gateway.connect()
+    await wire.send(b"HEAD /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    raw = await wire.reader.read()
+    assert raw.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in raw
+    assert raw.endswith(b"\r\n\r\n")
+    wire.close()
