@@ -44,6 +44,13 @@ def worth_a_row(plan: DeploymentPlan, kind_before: str) -> bool:
     return plan.desired != plan.before or bool(plan.did) or plan.kind != kind_before
 
 
+def in_words(plan: DeploymentPlan) -> str:
+    """The reason with what is done for it; what is done comes first where the number stays."""
+    done = "; ".join(plan.did)
+    parts = (done, plan.reason) if plan.desired == plan.before else (plan.reason, done)
+    return "; ".join(filter(None, parts))
+
+
 def _write_decision(plan: DeploymentPlan, now: float, trigger: str) -> None:
     inputs: dict[str, object] = dict(plan.inputs)
     if plan.problem:
@@ -57,7 +64,7 @@ def _write_decision(plan: DeploymentPlan, now: float, trigger: str) -> None:
         after=plan.desired,
         inputs=inputs,
         clamps=list(plan.clamps),
-        reason=plan.reason,
+        reason=in_words(plan),
         actions=list(plan.did),
     )
 

@@ -137,7 +137,7 @@ class Loop:
         silent = []
         for agent in snapshot.agents:
             if agent.wanted == "draining" and snapshot.running and agent.id in snapshot.running:
-                link = snapshot.link(agent.id)
+                link = snapshot.link(agent)
                 if link is None or link.busy is None:
                     silent.append(agent.id)
         if silent:

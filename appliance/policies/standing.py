@@ -85,7 +85,9 @@ def _gone(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
         return replace(agent, state="stopped", pid=None, unready_at=None)
     if agent.started_at is None or agent.retry_at is not None:
         return replace(agent, pid=None)
-    return give_up(agent, snapshot.now, describe_exit(snapshot.exits.get(agent.id)))
+    never_ran = agent.pid is None and agent.error  # the start itself failed, and said why
+    error = agent.error if never_ran else describe_exit(snapshot.exits.get(agent.id))
+    return give_up(agent, snapshot.now, error)
 
 
 def _alive(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:

@@ -41,6 +41,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         stop = threading.Event()
         _end_on_signal(stop)
+        logging.getLogger("huey").setLevel(logging.WARNING)  # else three lines a second
         HUEY.flush()  # what a dead worker left is asked for again from rows
         loop = runtime.Runtime(settings.ENVIRONMENT, poke=tasks.poke, enqueue_import=tasks.import_model)
         runtime.use(loop)
