@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 
 from appliance.models import Agent, ApiKey, Deployment, RouteState
@@ -43,8 +43,9 @@ def touch_routes() -> Generation:
 def write_routes() -> Generation:
     """Write the snapshot of what is committed now, unless the file has it already."""
     path: Path = settings.ENVIRONMENT.routes_file
+    RouteState.objects.get_or_create(pk=1)
     with _writer_turn(path.with_name(".routes.lock")):
-        with transaction.atomic():
+        with _consistent_read():
             snapshot = build_snapshot(time.time())
         if read_generation(path) != snapshot.generation:
             write_private(path, msgspec.json.encode(snapshot))
@@ -61,7 +62,7 @@ def read_generation(path: Path) -> Generation | None:
 
 def build_snapshot(written_at: float) -> RouteSnapshot:
     """The snapshot of the rows as they are; inside a transaction it is one consistent view."""
-    state, _ = RouteState.objects.get_or_create(pk=1)
+    state = RouteState.objects.get(pk=1)
     return RouteSnapshot(
         generation=Generation(state.epoch, state.number),
         written_at=written_at,
@@ -110,6 +111,17 @@ def _agent_routes() -> Iterator[AgentRoute]:
             slots=agent.slots,
             ahead=agent.ahead,
         )
+
+
+@contextmanager
+def _consistent_read() -> Iterator[None]:
+    """All that is read inside is of one moment. Unlike `atomic()` it takes no lock that writers wait for."""
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        try:
+            yield
+        finally:
+            cursor.execute("ROLLBACK")
 
 
 @contextmanager

@@ -1,27 +1,6 @@
-"""What every test starts from: a state directory of its own, and no variables of the operator's."""
+"""What all tests share: nothing is left out unsaid."""
 
-import atexit
 import os
-import shutil
-import tempfile
-
-_HOME = tempfile.mkdtemp(prefix="millwright-test-")
-atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-for _name in [
-    "APPLIANCE_BIND",
-    "APPLIANCE_PORT",
-    "GATEWAY_PORT",
-    "APPLIANCE_HOSTS",
-    "APPLIANCE_PLAIN_HTTP",
-    "TLS_CERT",
-    "TLS_KEY",
-    "DATABASE_URL",
-    "REDIS_URL",
-]:
-    os.environ.pop(_name, None)
-# Before Django reads its settings: they derive from it.
-os.environ["APPLIANCE_HOME"] = _HOME
-os.environ["DJANGO_SETTINGS_MODULE"] = "appliance.settings"
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,0 +1,126 @@
+"""States computed from rows and reports."""
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+from dashboard_builders import agent_report, deployment_report, gateway_report
+from django.utils import timezone
+
+from appliance.fleet import agent_state, deployment_state, node_state, read_fleet
+from appliance.models import Agent, Deployment, InferenceModel, MetricPoint, Node, Revision
+
+NOW = 1_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "state", "links", "expected"),
+    [
+        pytest.param("warm", "starting", ["ready"], "ready", id="gateway-first"),
+        pytest.param("warm", "ready", ["connecting"], "starting", id="connection-lost"),
+        pytest.param("warm", "ready", ["connecting", "ready"], "ready", id="one-gateway-has-it"),
+        pytest.param("warm", "ready", [], "ready", id="no-gateway"),
+        pytest.param("warm", "parked", ["parked"], "parked", id="parked"),
+        pytest.param("draining", "ready", ["ready"], "draining", id="ordered-to-drain"),
+        pytest.param("warm", "failed", ["ready"], "failed", id="failed"),
+        pytest.param("stopped", "stopped", [], "stopped", id="stopped"),
+        pytest.param("warm", "ready", ["loading"], "starting", id="loading"),
+    ],
+)
+def test_agent_states(wanted, state, links, expected):
+    """The loop's word on failure comes first, then orders, then what gateways see."""
+    seen = [agent_report(state=link) for link in links]
+    assert agent_state(Agent(wanted=wanted, state=state), seen) == expected
+
+
+@pytest.mark.parametrize(
+    ("ago", "wanted", "expected"),
+    [
+        pytest.param(9.9, "ready", "ready", id="fresh"),
+        pytest.param(10.0, "ready", "unreachable", id="old"),
+        pytest.param(None, "ready", "unreachable", id="never"),
+        pytest.param(1, "cordoned", "cordoned", id="cordoned"),
+        pytest.param(60, "cordoned", "unreachable", id="cordoned-and-old"),
+    ],
+)
+def test_node_states(ago, wanted, expected):
+    """Unreachable comes before what people ordered."""
+    seen_at = None if ago is None else datetime.fromtimestamp(NOW - ago, tz=UTC)
+    assert node_state(Node(wanted=wanted, seen_at=seen_at), NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "states", "expected"),
+    [
+        pytest.param({}, ["ready"], "ready", id="ready"),
+        pytest.param({"desired": 3}, ["ready", "starting", "starting"], "ready", id="growing"),
+        pytest.param({"desired": 2}, ["ready", "failed"], "degraded", id="one-failed"),
+        pytest.param({"min_agents": 2, "desired": 2}, ["ready", "starting"], "degraded", id="below-min"),
+        pytest.param({}, ["starting"], "starting", id="starting"),
+        pytest.param({}, [], "starting", id="not-begun"),
+        pytest.param({}, ["failed", "starting"], "failed", id="failed"),
+        pytest.param({"min_agents": 0, "desired": 0}, [], "idle", id="at-zero"),
+        pytest.param({"min_agents": 0, "desired": 0}, ["parked"], "idle", id="parked"),
+        pytest.param({"min_agents": 0, "desired": 0}, ["starting"], "starting", id="waking"),
+        pytest.param({"removing": True}, ["ready"], "draining", id="removing"),
+    ],
+)
+def test_deployment_states(fields, states, expected):
+    """One word for how a deployment stands."""
+    deployment = Deployment(**({"min_agents": 1, "desired": 1} | fields))
+    agents = [Agent(id=str(number), state=state) for number, state in enumerate(states)]
+    assert deployment_state(deployment, agents, dict(enumerate_texts(states))) == expected
+
+
+def enumerate_texts(states):
+    return ((str(number), state) for number, state in enumerate(states))
+
+
+def test_start_that_keeps_failing_is_told_between_two_tries():
+    """Three starts in vain are a failure also while the fourth is under way."""
+    agent = Agent(id="0", state="starting", attempt=3, error="exit code 3")
+    assert deployment_state(Deployment(min_agents=1, desired=1), [agent], {"0": "starting"}) == "failed"
+
+
+@pytest.mark.django_db(databases=["default", "history"])
+def test_the_fleet_document_has_the_keys_that_scripts_read():
+    """Nodes, deployments and agents, joined from rows, history and reports."""
+    now = time.time()
+    node = Node.objects.create(
+        name="local", address="127.0.0.1", seen_at=timezone.now(),
+        hardware={"cores_physical": 2, "ram_bytes": 8_000_000_000},
+    )  # fmt: skip
+    model = InferenceModel.objects.create(name="minilm-v2", source="x", state="ready", digest="ab")
+    deployment = Deployment.objects.create(name="minilm", model=model, min_agents=0, max_agents=3, desired=1)
+    revision = Revision.objects.create(deployment=deployment, number=1, model=model, digest="ab")
+    Agent.objects.create(
+        id="minilm-aaaaaa", deployment=deployment, revision=revision, node=node, host="127.0.0.1", port=1,
+        state="starting",
+    )  # fmt: skip
+    for ago, cpu in ((2, 11.0), (1, 12.5)):
+        MetricPoint.objects.create(
+            series="node:local", resolution_s=1, at=int(now) - ago, values={"cpu_percent": cpu}
+        )
+    report = gateway_report(
+        now, deployments=[deployment_report(in_flight=2, queued=5)], agents=[agent_report(in_flight=2)]
+    )
+    assert read_fleet([report], now) == {
+        "nodes": [
+            {
+                "name": "local", "address": "127.0.0.1", "state": "ready", "cores": 2,
+                "ram_bytes": 8_000_000_000, "cpu_percent": 12.5,
+            }
+        ],
+        "deployments": [
+            {
+                "name": "minilm", "model": "minilm-v2", "task": "embed", "state": "ready", "desired": 1,
+                "ready": 1, "min": 0, "max": 3, "in_flight": 2, "queued": 5,
+            }
+        ],
+        "agents": [
+            {
+                "id": "minilm-aaaaaa", "deployment": "minilm", "node": "local", "state": "ready",
+                "in_flight": 2,
+            }
+        ],
+    }  # fmt: skip
