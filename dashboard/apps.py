@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate
 
 
@@ -13,7 +13,10 @@ class DashboardConfig(AppConfig):
     verbose_name = "Dashboard"
 
     def ready(self) -> None:
-        post_migrate.connect(_make_roles, sender=self, dispatch_uid="dashboard.roles")
+        # Sent for applications with rows alone; when it comes for these, all permissions are there.
+        post_migrate.connect(
+            _make_roles, sender=apps.get_app_config("appliance"), dispatch_uid="dashboard.roles"
+        )
 
 
 def _make_roles(using: str, **_: Any) -> None:

@@ -18,7 +18,7 @@ admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
-class AuditedAdmin(ModelAdmin):
+class AuditedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
     """Writes an audit event for each row it adds, changes or deletes."""
 
     def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> Any:
@@ -44,7 +44,7 @@ class AuditedAdmin(ModelAdmin):
 
 
 @admin.register(User)
-class UserAdmin(AuditedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
+class UserAdmin(AuditedAdmin, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
     """Users. Only a superuser makes superusers, gives single permissions, or touches a superuser."""
 
     form = UserChangeForm
@@ -75,7 +75,7 @@ class UserAdmin(AuditedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  # gen
 
 
 @admin.register(Group)
-class GroupAdmin(AuditedAdmin, DjangoGroupAdmin):
+class GroupAdmin(AuditedAdmin, DjangoGroupAdmin, ModelAdmin):
     """Groups; `viewer`, `operator` and `admin` get their own permissions back at each upgrade."""
 
 

@@ -117,6 +117,7 @@ def stage(home: Path, *, seeded: bool = True, gateway: bool = True):
     api = ScriptedApi(home / "routes.json")
     environment = {
         **os.environ,
+        "DJANGO_SETTINGS_MODULE": "appliance.settings",
         "APPLIANCE_HOME": str(home),
         "APPLIANCE_PORT": str(port),
         "GATEWAY_PORT": str(api.port),

@@ -62,7 +62,7 @@ class ScriptedGateway:
     """An inner listener whose counters grow steadily: 40 requests/s, answered in 6 to 20 ms."""
 
     def __init__(self, run_dir: Path, agents=("minilm-aaaaaa",), *, period_s: float = 0.5, rps: int = 40):
-        self.started_at = time.time()
+        self.started_at = time.time() - 30
         self.agents, self.period_s, self.rps = agents, period_s, rps
         self._run_dir = run_dir
         self._ended = threading.Event()
@@ -74,7 +74,7 @@ class ScriptedGateway:
     def report(self) -> GatewayReport:
         """What it says at this instant."""
         now = time.time()
-        count = int((now - self.started_at + 30) * self.rps)
+        count = int((now - self.started_at) * self.rps)
         moving = int(now * 2) % 7
         deployment = deployment_report(
             accepted=count + moving, answered=count, in_flight=moving, tokens=count * 12,

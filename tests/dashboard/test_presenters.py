@@ -1,0 +1,134 @@
+"""The overview's snapshot, from rows and reports that need no database."""
+
+from datetime import UTC, datetime
+
+import pytest
+from dashboard_builders import agent_report, deployment_report, gateway_report
+
+from appliance.fleet import FleetRows
+from appliance.models import Agent, Decision, Deployment, InferenceModel, Node
+from dashboard.formats import UNKNOWN, format_age, format_bytes, format_ms, format_rate
+from dashboard.presenters import COLUMNS, OverviewRows, build_snapshot, rates_of_points
+from dashboard.rates import Rates
+
+NOW = 1_000_000.0
+
+
+def at(seconds):
+    return datetime.fromtimestamp(seconds, tz=UTC)
+
+
+def overview_rows(*, agents=1, error="", points=None, decisions=()):
+    model = InferenceModel(name="minilm", task="embed")
+    deployment = Deployment(id=1, name="minilm", model=model, min_agents=1, max_agents=4, desired=agents)
+    node = Node(
+        name="local", address="127.0.0.1", seen_at=at(NOW - 1),
+        hardware={"cores_physical": 2, "ram_bytes": 8_000_000_000},
+    )  # fmt: skip
+    made = tuple(
+        Agent(
+            id=f"minilm-{n}",
+            deployment=deployment,
+            node=node,
+            state="ready",
+            error=error,
+            created_at=at(NOW - 90),
+        )
+        for n in range(agents)
+    )
+    return OverviewRows(FleetRows((node,), (deployment,), made, points or {}), tuple(decisions))
+
+
+def only_row(snapshot, table):
+    (row,) = snapshot["tables"][table]
+    return row
+
+
+def test_everything_known():
+    """Rows, reports and rates are joined into texts."""
+    report = gateway_report(
+        NOW, deployments=[deployment_report(in_flight=3, queued=2)],
+        agents=[agent_report("minilm-0", in_flight=3, answered=1234)],
+    )  # fmt: skip
+    rates = {"minilm": Rates(rps=41.27, failed_per_s=0, tokens_per_s=480, p50_ms=7.1, p95_ms=123.4)}
+    snapshot = build_snapshot(overview_rows(), [report], rates, NOW)
+    assert snapshot["totals"] == {
+        "rps": "41.3", "failed": "0.0", "p50": "7.1 ms", "p95": "123 ms", "in_flight": "3", "queued": "2",
+        "agents": "1 / 1", "cpu": "40 %", "memory": "25 %",
+    }  # fmt: skip
+    assert only_row(snapshot, "deployments")["cells"] == {
+        "name": "minilm", "state": "ready", "model": "minilm", "ready": "1 of 1", "bounds": "1 / 4",
+        "rps": "41.3", "p50": "7.1 ms", "p95": "123 ms", "in_flight": "3", "queued": "2", "tokens": "480",
+    }  # fmt: skip
+    assert only_row(snapshot, "agents")["cells"] == {
+        "id": "minilm-0", "state": "ready", "node": "local", "in_flight": "3", "answered": "1,234",
+        "cpu": "50 %", "rss": "120 MB", "age": "2 min", "note": "",
+    }  # fmt: skip
+    assert only_row(snapshot, "nodes")["cells"]["state"] == "ready"
+    assert snapshot["notices"] == []
+
+
+def test_nothing_known():
+    """Without reports numbers are unknown rather than zero, and the page says why."""
+    snapshot = build_snapshot(overview_rows(), [], {}, NOW)
+    assert {name for name, text in snapshot["totals"].items() if text != UNKNOWN} == {"agents"}
+    assert snapshot["numbers"]["queued"] is None
+    assert "No gateway answers" in snapshot["notices"][0]
+
+
+def test_an_old_report_is_none():
+    """A gateway that fell silent is not counted."""
+    report = gateway_report(NOW - 6, deployments=[deployment_report(in_flight=3)])
+    assert build_snapshot(overview_rows(), [report], {}, NOW)["totals"]["in_flight"] == UNKNOWN
+
+
+def test_a_silent_loop_is_noticed():
+    """Where the local node was not observed for long, the page says what that means."""
+    snapshot = build_snapshot(overview_rows(), [gateway_report(NOW + 60)], {}, NOW + 60)
+    assert only_row(snapshot, "nodes")["state"] == "unreachable"
+    assert "control loop is silent" in snapshot["notices"][0]
+
+
+def test_what_agents_say_is_bounded():
+    """A long error is cut."""
+    snapshot = build_snapshot(overview_rows(error="<b>" + "x" * 10_000), [], {}, NOW)
+    assert len(only_row(snapshot, "agents")["cells"]["note"]) == 240
+
+
+def test_every_row_has_every_column():
+    """No table has a column that its rows leave out."""
+    decision = Decision(id=7, at=at(NOW - 3700), deployment="minilm", before=1, after=2, reason="load")
+    snapshot = build_snapshot(overview_rows(decisions=[decision]), [], {}, NOW)
+    for table, columns in COLUMNS.items():
+        assert set(only_row(snapshot, table)["cells"]) == {key for key, _, _ in columns}
+    assert only_row(snapshot, "decisions")["cells"]["age"] == "1 h"
+    assert only_row(snapshot, "decisions")["cells"]["change"] == "1 → 2"
+
+
+def test_history_gives_the_first_rates():
+    """A page that nobody watched before takes rates from the newest second of history."""
+    points = {"deployment:minilm": {"rps": 12.0, "p95_ms": None}, "node:local": {"cpu_percent": 91.0}}
+    rows = overview_rows(points=points)
+    snapshot = build_snapshot(rows, [], rates_of_points(points), NOW)
+    assert (snapshot["totals"]["rps"], snapshot["totals"]["p95"]) == ("12.0", UNKNOWN)
+    assert snapshot["totals"]["cpu"] == "91 %"
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        pytest.param(format_rate(99.94), "99.9", id="rate"),
+        pytest.param(format_rate(12345.6), "12,346", id="rate-large"),
+        pytest.param(format_ms(12_345), "12.3 s", id="seconds"),
+        pytest.param(format_bytes(24_700_000_000), "25 GB", id="bytes"),
+        pytest.param(format_bytes(0), UNKNOWN, id="bytes-unknown"),
+        pytest.param(format_bytes(3e15), "3000.0 TB", id="bytes-vast"),
+        pytest.param(format_age(59.4), "59 s", id="age"),
+        pytest.param(format_age(-1), "0 s", id="age-of-the-future"),
+        pytest.param(format_age(200_000), "2 d", id="age-days"),
+        pytest.param(format_age(None), UNKNOWN, id="age-unknown"),
+    ],
+)
+def test_formats(shown, text):
+    """Numbers are written for people."""
+    assert shown == text
