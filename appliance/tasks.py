@@ -36,4 +36,4 @@ def poke(trigger: str = "verb") -> None:
 def _schedule_next() -> None:
     """Exactly one tick is scheduled at any time, however many ran."""
     if not any(task.name == run_tick.task_class.__name__ for task in HUEY.scheduled()):
-        run_tick.schedule(args=("tick",), delay=_NEXT_TICK_S)
+        HUEY.add_schedule(run_tick.s("tick", delay=_NEXT_TICK_S))  # straight to the clock, not the queue

@@ -60,17 +60,21 @@ class Loop:
         self._outside = outside
         self.owner = owner or lease.this_owner()
         self._turn = threading.Lock()
+        self._next = threading.Lock()
         self._recorder = Recorder()
         self._routes_seen: tuple[int, Generation | None] = (0, None)
         self._hardware_at = float("-inf")
         self._housekeeping_at = float("-inf")
 
     def tick(self, trigger: str, now: float | None = None) -> Plan | None:
-        """Run one pass; None where another process has the lease.
+        """Run one pass; None where another process has the lease, or one waits that will see all this.
 
         Raises LostLease where it was taken over meanwhile: then nothing more was written.
         """
+        if not self._next.acquire(blocking=False):
+            return None
         with self._turn:
+            self._next.release()
             held = lease.take(self.owner)
             if held is None:
                 return None

@@ -38,11 +38,15 @@ def test_living_owner_is_not_replaced():
 
 def test_dead_owner_is_replaced_at_once():
     """A process of this machine that is gone holds nothing, however fresh its lease."""
-    program = "from appliance.control.lease import this_owner; print(this_owner())"
-    setup = f"import django; django.setup(); {program}"
-    dead = subprocess.run(
-        [sys.executable, "-c", setup], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    program = (
+        "import django; django.setup()\nfrom appliance.control.lease import this_owner\nprint(this_owner())"
+    )
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "appliance.settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    dead = done.stdout.strip()
     lease.take(dead)
     assert lease.owner_is_dead(dead)
     assert lease.take("a:1:1").fencing == 2
