@@ -55,7 +55,11 @@ def build_sidebar(_request: HttpRequest) -> list[dict[str, Any]]:
 
 
 def _entry(title: str, icon: str, link: str, permission: Callable[[HttpRequest], bool]) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "link": link, "permission": permission}
+    def active(request: HttpRequest) -> bool:
+        """The overview is at `/`, which every path begins with."""
+        return request.path == link if link == "/" else request.path.startswith(link)
+
+    return {"title": title, "icon": icon, "link": link, "permission": permission, "active": active}
 
 
 def _rows(title: str, icon: str, model: str, *, app: str = "appliance") -> dict[str, Any]:

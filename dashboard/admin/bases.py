@@ -49,6 +49,13 @@ class VerbAdmin(ModelAdmin):
         form = super().get_form(request, obj, change, **kwargs)
         return type(form.__name__, (form,), {"actor": request.user.get_username()})
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """With one button: a verb is called once, and then its outcome is shown."""
+        context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         """Nothing: the form's verb has written what is wanted."""
 

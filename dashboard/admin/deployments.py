@@ -9,7 +9,7 @@ from unfold.decorators import action, display
 
 from appliance.deployments import undeploy
 from appliance.models import Deployment
-from dashboard.admin.bases import VerbAdmin, confirm_and_run
+from dashboard.admin.bases import VerbAdmin, confirm_and_run, show_state
 from dashboard.forms.verbs import DeploymentForm
 
 
@@ -19,7 +19,7 @@ class DeploymentAdmin(VerbAdmin):
 
     form = DeploymentForm
     fields = ("name", "model", "min_agents", "max_agents")
-    list_display = ("name", "model", "show_bounds", "desired", "show_removing", "created_at")
+    list_display = ("name", "model", "show_bounds", "desired", "show_leaving", "created_at")
     list_select_related = ("model",)
     search_fields = ("name", "model__name")
     actions = ("undeploy_chosen",)
@@ -42,9 +42,9 @@ class DeploymentAdmin(VerbAdmin):
     def show_bounds(self, row: Deployment) -> str:
         return f"{row.min_agents} / {row.max_agents}"
 
-    @display(description="Removing", boolean=True)
-    def show_removing(self, row: Deployment) -> bool:
-        return row.removing
+    @display(description="Wanted")
+    def show_leaving(self, row: Deployment) -> str:
+        return show_state("draining" if row.removing else "served")
 
     @admin.action(description="Undeploy", permissions=["undeploy"])
     def undeploy_chosen(self, request: HttpRequest, rows: QuerySet[Deployment]) -> HttpResponse | None:

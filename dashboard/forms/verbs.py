@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.db.models import Model
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget
 
 from appliance.deployments import deploy
 from appliance.errors import VerbError
@@ -76,7 +77,7 @@ class KeyForm(VerbForm):
     scopes = forms.MultipleChoiceField(
         choices=[(scope, scope) for scope in SCOPES],
         initial=["inference"],
-        widget=forms.CheckboxSelectMultiple,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
     )
     created: CreatedKey
 
@@ -99,8 +100,10 @@ class KeyForm(VerbForm):
 class ImportForm(VerbForm):
     """A model to import; the worker does it."""
 
-    task = forms.ChoiceField(choices=[(task, task) for task in TASKS])
-    quantization = forms.ChoiceField(choices=[(name, name) for name in QUANTIZATIONS])
+    task = forms.ChoiceField(choices=[(task, task) for task in TASKS], widget=UnfoldAdminSelectWidget)
+    quantization = forms.ChoiceField(
+        choices=[(name, name) for name in QUANTIZATIONS], widget=UnfoldAdminSelectWidget
+    )
 
     class Meta:
         model = InferenceModel

@@ -129,3 +129,8 @@ def test_looks(scene, open_page, screenshots, size, scheme):
             expect(page.locator("#mw-similarity")).to_be_visible()
         watched.check_width()
         page.screenshot(path=screenshots / f"{key}-{name}.png")
+    ended = page.goto(f"{scene.url}/nowhere")
+    assert ended.status == 404
+    watched.check_width()
+    page.screenshot(path=screenshots / f"missing-{name}.png")
+    watched.errors = [error for error in watched.errors if "404" not in error]

@@ -2,7 +2,10 @@
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.urls import reverse
+from django.utils import timezone
 
+from appliance.keys import create_key
 from appliance.models import (
     Agent,
     ApiKey,
@@ -20,18 +23,12 @@ CHANGED_BY_VERBS = (ApiKey, Deployment, InferenceModel)
 
 
 def url(model, page="changelist", *args):
-    from django.urls import reverse
-
     return reverse(f"admin:appliance_{model._meta.model_name}_{page}", args=args)
 
 
 @pytest.fixture
 def rows(deployment):
     """One of each."""
-    from django.utils import timezone
-
-    from appliance.keys import create_key
-
     create_key("alpha", team="search", actor="somebody")
     Decision.objects.create(
         at=timezone.now(), deployment="minilm", trigger="tick", before=1, want=2, after=2,
@@ -40,7 +37,7 @@ def rows(deployment):
     Agent.objects.update(error="<script>alert(1)</script>")
 
 
-@pytest.mark.parametrize("kind", (*READ_ONLY, *CHANGED_BY_VERBS), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*READ_ONLY, *CHANGED_BY_VERBS], ids=lambda kind: kind.__name__)
 def test_a_viewer_sees_and_cannot_act(viewer, rows, kind):
     """Lists and rows are shown, escaped; no page adds, and none saves."""
     listed = viewer.get(url(kind))
@@ -55,7 +52,7 @@ def test_a_viewer_sees_and_cannot_act(viewer, rows, kind):
     assert kind.objects.filter(pk=row.pk).exists()
 
 
-@pytest.mark.parametrize("kind", (*READ_ONLY, *CHANGED_BY_VERBS), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*READ_ONLY, *CHANGED_BY_VERBS], ids=lambda kind: kind.__name__)
 def test_not_even_an_administrator_deletes_rows(log_in, rows, kind):
     """Rows leave through verbs alone, and observed ones are never edited."""
     client = log_in("alice")
@@ -68,7 +65,7 @@ def test_not_even_an_administrator_deletes_rows(log_in, rows, kind):
         assert client.post(url(kind, "change", row.pk), {}).status_code == 403
 
 
-@pytest.mark.parametrize("kind", (*READ_ONLY, *CHANGED_BY_VERBS), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*READ_ONLY, *CHANGED_BY_VERBS], ids=lambda kind: kind.__name__)
 def test_outsiders_are_refused(client, log_in, rows, kind):
     """Strangers and accounts without a role are sent to log in."""
     for visitor in (client, log_in("charlie")):

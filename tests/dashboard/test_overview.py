@@ -9,7 +9,7 @@ from dashboard_builders import ScriptedGateway
 from django.conf import settings
 
 from appliance.models import Agent, MetricPoint
-from dashboard.sources import HISTORY_S, join_points
+from dashboard.sources import HISTORY_S, join_points, read_overview_rows
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "history"])
 
@@ -77,8 +77,6 @@ def test_series_are_joined():
 
 def test_query_count_does_not_grow_with_the_fleet(log_in, deployment, django_assert_max_num_queries):
     """The rows of a snapshot are read in a fixed number of queries."""
-    from dashboard.sources import read_overview_rows
-
     for number in range(20):
         agent = Agent.objects.get(id="minilm-aaaaaa")
         agent.id = f"minilm-{number}"

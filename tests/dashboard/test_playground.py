@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from dashboard_builders import ScriptedApi
 from django.conf import settings
+from django.test import Client
 
 from appliance.keys import create_key, revoke_key
 from appliance.models import ApiKey
@@ -31,7 +32,7 @@ def test_two_texts_are_compared(log_in, deployment, api):
     answer = ask(log_in("vera"))
     assert '<span id="mw-similarity">1.000</span>' in answer
     assert "local/minilm-aaaaaa" in answer
-    ((path, headers, body),) = api.requests
+    ((path, _, body),) = api.requests
     assert (path, body["model"], body["input"]) == ("/v1/embeddings", "minilm", ["abc", "cab"])
     assert "<html" not in answer
 
@@ -118,8 +119,6 @@ def test_outsiders_are_refused(client, log_in, deployment, api):
 
 def test_forged_requests_are_refused(people, deployment, api):
     """A POST without the page's token is refused."""
-    from django.test import Client
-
     careful = Client(enforce_csrf_checks=True)
     careful.force_login(people["vera"])
     assert careful.post("/playground/", TEXTS).status_code == 403
