@@ -169,6 +169,10 @@ class GatewayConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.reading_since = None
+        if self.cycle is self._running:
+            # A large body has paused the reading, and nobody asks for more: unread, a client that
+            # leaves would not be noticed.
+            self.flow.resume_reading()
         super().on_message_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._unset_keepalive_if_required()

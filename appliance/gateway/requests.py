@@ -119,6 +119,8 @@ def read_model(body: bytes) -> str:
         raise errors.bad_request("the body must be a JSON object") from None
     except msgspec.DecodeError as error:
         raise errors.bad_request(f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise errors.bad_request("the body is nested too deeply") from None
     model = head.model
     if model is msgspec.UNSET:
         raise errors.bad_request("'model' is missing: it names what GET /v1/models lists", "model")

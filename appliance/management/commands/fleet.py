@@ -1,10 +1,10 @@
 """`manage.py fleet`."""
 
+import time
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandParser
-from django.utils import timezone
 
 from appliance.fleet import read_fleet
 from appliance.gateways import read_reports
@@ -21,7 +21,7 @@ class Command(ApplianceCommand):
         reports = read_reports(settings.ENVIRONMENT.run_dir)
         if not reports:
             self.say("no gateway answers: numbers of requests are not known")
-        fleet = read_fleet(reports, timezone.now())
+        fleet = read_fleet(reports, time.time())
         if options["json"]:
             self.print_json(fleet)
             return
