@@ -203,12 +203,14 @@ class LocalNode:
             return None
         with _children_lock:
             child = _children.get((self._home, agent))
-            exit_code = child.poll() if child is not None and child.pid == record.pid else None
+            ours = child is not None and child.pid == record.pid
+            exit_code = child.poll() if child is not None and ours else None
         if exit_code is not None:
             with contextlib.suppress(OSError):  # a full disk hides an exit code, never an agent's end
                 write_record(self._record_path(agent), replace(record, exit_code=exit_code))
             return None
-        if not processes.is_alive(record.pid, record.create_time, self._config_path(agent)):
+        # A child of ours keeps its pid until it is collected; only of others may the pid be another's by now.
+        if not ours and not processes.is_alive(record.pid, record.create_time, self._config_path(agent)):
             return None
         return AgentProcess(agent, record.pid, record.create_time)
 
@@ -301,14 +303,14 @@ def _end(home: Path, living: list[AgentProcess], timeout_s: float) -> None:
 
 def _wait(home: Path, living: list[AgentProcess], timeout_s: float) -> list[AgentProcess]:
     """Wait for their end; return those still alive. Our own children are collected on the way."""
-    until = time.monotonic() + timeout_s
+    until, asked = time.monotonic() + timeout_s, living
     while True:
+        living = [process for process in living if processes.is_alive(process.pid, process.create_time)]
         with _children_lock:
-            for process in living:
+            for process in asked:
                 child = _children.get((home, process.agent))
                 if child is not None:
                     child.poll()
-        living = [process for process in living if processes.is_alive(process.pid, process.create_time)]
         if not living or time.monotonic() > until:
             return living
         time.sleep(_POLL_S)

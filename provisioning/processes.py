@@ -34,7 +34,9 @@ def is_alive(pid: int, create_time: float, config: Path | None = None) -> bool:
             return False
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return False
-        return config is None or _runs(process.cmdline(), config)
+        command = process.cmdline()
+        # A process that is ending has no command line any more, but it is there until it has ended.
+        return config is None or not command or _runs(command, config)
     except psutil.AccessDenied:
         return False  # another user's process is none of ours
     except psutil.NoSuchProcess:

@@ -39,7 +39,8 @@ def test_a_real_agent_starts_answers_and_drains(home, tmp_path):
     node, port = LocalNode(home), free_port("127.0.0.1")
     config = {
         "agent": "a-1", "deployment": "d", "revision": "d-1", "task": "embed", "engine": "fake",
-        "host": "127.0.0.1", "port": port, "model_dir": None, "workers": 1, "threads": 1, "batch_size": 1, "admits": 2,
+        "host": "127.0.0.1", "port": port, "model_dir": None,
+        "workers": 1, "threads": 1, "batch_size": 1, "admits": 2,
     }  # fmt: skip
     node.install("a-1", config, served.certificate_pem, served.key_pem, authority.certificate_pem)
     node.start("a-1")
