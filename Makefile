@@ -14,7 +14,7 @@ test: $(VENV)/dev.stamp packages
 	@$(BIN)/python tests/run.py all
 
 check: $(VENV)/dev.stamp
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	@$(BIN)/python tests/run.py fast
 
 bench: $(VENV)/dev.stamp

@@ -33,15 +33,17 @@ def deploy(
         with transaction.atomic():
             entry = _ready_model(model)
             deployment, created = _wanted_deployment(name, entry)
-            before = {"model": None if created else deployment.model.name}
+            before: dict[str, object] = {"model": None if created else deployment.model.name}
             before |= {"min": deployment.min_agents, "max": deployment.max_agents}
-            _set_bounds(deployment, min_agents, max_agents)
+            _set_bounds(deployment, min_agents, max_agents, new=created)
             deployment.model = entry
             deployment.clean_fields(exclude=("revision", "model"))
             deployment.save()
             _set_revision(deployment, entry)
             after = {"model": entry.name, "min": deployment.min_agents, "max": deployment.max_agents}
-            changes = {k: (before[k], after[k]) for k in after if created or before[k] != after[k]}
+            changes: dict[str, tuple[object, object]] = {
+                k: (before[k], after[k]) for k in after if created or before[k] != after[k]
+            }
             audit.record(actor, "deploy", name, **{key: new for key, (_, new) in changes.items()})
             return Deployed(deployment, touch_routes(), created, changes)
     except ValidationError as error:
@@ -93,14 +95,14 @@ def _wanted_deployment(name: str, entry: InferenceModel) -> tuple[Deployment, bo
     return deployment, False
 
 
-def _set_bounds(deployment: Deployment, min_agents: int | None, max_agents: int | None) -> None:
+def _set_bounds(deployment: Deployment, min_agents: int | None, max_agents: int | None, *, new: bool) -> None:
     if min_agents is not None:
         deployment.min_agents = min_agents
-        if max_agents is None and deployment.pk is None:
+        if max_agents is None and new:
             deployment.max_agents = max(1, min_agents)
     if max_agents is not None:
         deployment.max_agents = max_agents
-        if min_agents is None and deployment.pk is None:
+        if min_agents is None and new:
             deployment.min_agents = min(deployment.min_agents, max_agents)
     if deployment.max_agents < deployment.min_agents:
         raise VerbError(

@@ -76,9 +76,7 @@ def build_snapshot(written_at: float) -> RouteSnapshot:
 
 
 def _deployment_routes() -> Iterator[DeploymentRoute]:
-    for deployment in Deployment.objects.filter(removing=False).select_related(
-        "model", "revision__deployment"
-    ):
+    for deployment in Deployment.objects.select_related("model", "revision__deployment"):
         yield DeploymentRoute(
             name=deployment.name,
             model=deployment.model.name,
@@ -88,6 +86,7 @@ def _deployment_routes() -> Iterator[DeploymentRoute]:
             max_agents=deployment.max_agents,
             queue_limit=deployment.queue_limit,
             deadline_s=deployment.deadline_s,
+            accepting=not deployment.removing,
         )
 
 

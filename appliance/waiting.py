@@ -24,7 +24,7 @@ def wait_until_ready(name: str, *, timeout_s: float, say: Callable[[str], None])
         deployment = Deployment.objects.filter(name=name).first()
         if deployment is None or deployment.removing:
             raise DeploymentFailedError(f"deployment {name!r} was removed while waiting for it")
-        agents = list(deployment.agents.filter(revision_id=deployment.revision_id))
+        agents = list(deployment.agents.filter(revision=deployment.revision))
         wanted = max(deployment.min_agents, 1)
         proven = sum(agent.ready_at is not None for agent in agents)
         if proven >= wanted:

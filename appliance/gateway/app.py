@@ -157,9 +157,7 @@ class GatewayApp:
         return _to_reply(outcome, rate)
 
     def _find(self, model: str, task: str) -> Deployment:
-        deployment = self._gateway.fleet.deployments.get(model)
-        if deployment is None:
-            raise errors.unknown_model(model)
+        deployment = self._accepting(model)
         if deployment.route.task != task:
             right = TASK_PATHS.get(deployment.route.task, "another path")
             raise errors.bad_request(
@@ -219,16 +217,20 @@ class GatewayApp:
 
     def _models(self, asked: Asked) -> Reply:
         self._key(asked.headers, "inference")
-        found = [_describe(d) for d in self._gateway.fleet.deployments.values()]
+        deployments = self._gateway.fleet.deployments.values()
+        found = [_describe(one) for one in deployments if one.route.accepting]
         return Reply(200, [_JSON], msgspec.json.encode({"object": "list", "data": found}))
 
     def _model(self, asked: Asked) -> Reply:
         self._key(asked.headers, "inference")
         name = asked.scope["path"][len(_MODELS) + 1 :]
+        return Reply(200, [_JSON], msgspec.json.encode(_describe(self._accepting(name))))
+
+    def _accepting(self, name: str) -> Deployment:
         deployment = self._gateway.fleet.deployments.get(name)
-        if deployment is None:
+        if deployment is None or not deployment.route.accepting:
             raise errors.unknown_model(name)
-        return Reply(200, [_JSON], msgspec.json.encode(_describe(deployment)))
+        return deployment
 
 
 def _describe(deployment: Deployment) -> dict[str, object]:

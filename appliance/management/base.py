@@ -27,7 +27,7 @@ class ApplianceCommand(BaseCommand):
     Exit codes: 0 done, 1 failed with one line that says why, 2 bad arguments.
     """
 
-    requires_system_checks: Sequence[str] = ()  # up checks; a command must answer at once
+    requires_system_checks = ()  # up checks; a command must answer at once
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)

@@ -7,210 +7,476 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='AuditEvent',
+            name="AuditEvent",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField(auto_now_add=True, db_index=True)),
-                ('actor', models.CharField(max_length=150)),
-                ('verb', models.CharField(max_length=32)),
-                ('target', models.CharField(max_length=128)),
-                ('detail', models.JSONField(default=dict)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("at", models.DateTimeField(auto_now_add=True, db_index=True)),
+                ("actor", models.CharField(max_length=150)),
+                ("verb", models.CharField(max_length=32)),
+                ("target", models.CharField(max_length=128)),
+                ("detail", models.JSONField(default=dict)),
             ],
             options={
-                'ordering': ('-at', '-id'),
+                "ordering": ("-at", "-id"),
             },
         ),
         migrations.CreateModel(
-            name='Decision',
+            name="Decision",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField(db_index=True)),
-                ('deployment', models.CharField(db_index=True, max_length=63)),
-                ('trigger', models.CharField(help_text='What made the loop look: tick, want, verb.', max_length=32)),
-                ('before', models.PositiveIntegerField()),
-                ('want', models.PositiveIntegerField(help_text='What the load asks, before any clamp; empty: cannot tell.', null=True)),
-                ('after', models.PositiveIntegerField()),
-                ('inputs', models.JSONField(default=dict)),
-                ('clamps', models.JSONField(default=list)),
-                ('reason', models.TextField()),
-                ('actions', models.JSONField(default=list)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("at", models.DateTimeField(db_index=True)),
+                ("deployment", models.CharField(db_index=True, max_length=63)),
+                (
+                    "trigger",
+                    models.CharField(help_text="What made the loop look: tick, want, verb.", max_length=32),
+                ),
+                ("before", models.PositiveIntegerField()),
+                (
+                    "want",
+                    models.PositiveIntegerField(
+                        help_text="What the load asks, before any clamp; empty: cannot tell.", null=True
+                    ),
+                ),
+                ("after", models.PositiveIntegerField()),
+                ("inputs", models.JSONField(default=dict)),
+                ("clamps", models.JSONField(default=list)),
+                ("reason", models.TextField()),
+                ("actions", models.JSONField(default=list)),
             ],
             options={
-                'ordering': ('-at', '-id'),
+                "ordering": ("-at", "-id"),
             },
         ),
         migrations.CreateModel(
-            name='InferenceModel',
+            name="InferenceModel",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=63, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$', '%(value)r is no name: 1 to 63 lower-case letters, digits, dots, dashes and underscores are accepted, the first and the last a letter or digit')])),
-                ('source', models.CharField(max_length=1024)),
-                ('task', models.CharField(default='embed', max_length=16)),
-                ('quantization', models.CharField(default='int8', max_length=16)),
-                ('state', models.CharField(choices=[('importing', 'Importing'), ('ready', 'Ready'), ('failed', 'Failed')], db_index=True, default='importing', max_length=16)),
-                ('digest', models.CharField(blank=True, default='', max_length=64)),
-                ('manifest', models.JSONField(blank=True, default=dict)),
-                ('stage', models.CharField(blank=True, default='', max_length=32)),
-                ('percent', models.FloatField(default=0.0)),
-                ('error', models.TextField(blank=True, default='')),
-                ('hint', models.TextField(blank=True, default='')),
-                ('attempt', models.PositiveIntegerField(default=0)),
-                ('lease_owner', models.CharField(blank=True, default='', max_length=64)),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$",
+                                "%(value)r is no name: 1 to 63 lower-case letters, digits, dots, dashes and underscores are accepted, the first and the last a letter or digit",
+                            )
+                        ],
+                    ),
+                ),
+                ("source", models.CharField(max_length=1024)),
+                ("task", models.CharField(default="embed", max_length=16)),
+                ("quantization", models.CharField(default="int8", max_length=16)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("importing", "Importing"), ("ready", "Ready"), ("failed", "Failed")],
+                        db_index=True,
+                        default="importing",
+                        max_length=16,
+                    ),
+                ),
+                ("digest", models.CharField(blank=True, default="", max_length=64)),
+                ("manifest", models.JSONField(blank=True, default=dict)),
+                ("stage", models.CharField(blank=True, default="", max_length=32)),
+                ("percent", models.FloatField(default=0.0)),
+                ("error", models.TextField(blank=True, default="")),
+                ("hint", models.TextField(blank=True, default="")),
+                ("attempt", models.PositiveIntegerField(default=0)),
+                ("lease_owner", models.CharField(blank=True, default="", max_length=64)),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'verbose_name': 'model',
-                'ordering': ('name',),
+                "verbose_name": "model",
+                "ordering": ("name",),
             },
         ),
         migrations.CreateModel(
-            name='Lease',
+            name="Lease",
             fields=[
-                ('name', models.CharField(max_length=32, primary_key=True, serialize=False)),
-                ('owner', models.CharField(max_length=96)),
-                ('fencing', models.PositiveBigIntegerField(default=0)),
-                ('expires_at', models.DateTimeField()),
-                ('beat_at', models.DateTimeField(blank=True, null=True)),
+                ("name", models.CharField(max_length=32, primary_key=True, serialize=False)),
+                ("owner", models.CharField(max_length=96)),
+                ("fencing", models.PositiveBigIntegerField(default=0)),
+                ("expires_at", models.DateTimeField()),
+                ("beat_at", models.DateTimeField(blank=True, null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Node',
+            name="Node",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=63, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$', '%(value)r is no name: 1 to 63 lower-case letters, digits, dots, dashes and underscores are accepted, the first and the last a letter or digit')])),
-                ('address', models.CharField(max_length=255)),
-                ('wanted', models.CharField(choices=[('ready', 'Ready'), ('cordoned', 'Cordoned')], default='ready', max_length=16)),
-                ('hardware', models.JSONField(default=dict, help_text='What was read off the machine: cores, RAM, CPU model.')),
-                ('seen_at', models.DateTimeField(blank=True, help_text='When it was last observed.', null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$",
+                                "%(value)r is no name: 1 to 63 lower-case letters, digits, dots, dashes and underscores are accepted, the first and the last a letter or digit",
+                            )
+                        ],
+                    ),
+                ),
+                ("address", models.CharField(max_length=255)),
+                (
+                    "wanted",
+                    models.CharField(
+                        choices=[("ready", "Ready"), ("cordoned", "Cordoned")], default="ready", max_length=16
+                    ),
+                ),
+                (
+                    "hardware",
+                    models.JSONField(
+                        default=dict, help_text="What was read off the machine: cores, RAM, CPU model."
+                    ),
+                ),
+                (
+                    "seen_at",
+                    models.DateTimeField(blank=True, help_text="When it was last observed.", null=True),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ('name',),
+                "ordering": ("name",),
             },
         ),
         migrations.CreateModel(
-            name='RouteState',
+            name="RouteState",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('epoch', models.CharField(default=appliance.models.routes.new_epoch, max_length=16)),
-                ('number', models.PositiveBigIntegerField(default=0)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("epoch", models.CharField(default=appliance.models.routes.new_epoch, max_length=16)),
+                ("number", models.PositiveBigIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=63, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$', '%(value)r is no name: 1 to 63 lower-case letters, digits, dots, dashes and underscores are accepted, the first and the last a letter or digit')])),
-                ('team', models.CharField(blank=True, default='', max_length=63)),
-                ('sha256', models.CharField(editable=False, max_length=64, unique=True)),
-                ('rpm', models.PositiveIntegerField(blank=True, help_text='Requests per minute; empty: no limit.', null=True, validators=[django.core.validators.MinValueValidator(1)])),
-                ('scopes', models.JSONField(default=list)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$",
+                                "%(value)r is no name: 1 to 63 lower-case letters, digits, dots, dashes and underscores are accepted, the first and the last a letter or digit",
+                            )
+                        ],
+                    ),
+                ),
+                ("team", models.CharField(blank=True, default="", max_length=63)),
+                ("sha256", models.CharField(editable=False, max_length=64, unique=True)),
+                (
+                    "rpm",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Requests per minute; empty: no limit.",
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                    ),
+                ),
+                ("scopes", models.JSONField(default=list)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'verbose_name': 'API key',
-                'ordering': ('name', '-created_at'),
-                'constraints': [models.UniqueConstraint(condition=models.Q(('revoked_at__isnull', True)), fields=('name',), name='one_live_key_a_name')],
+                "verbose_name": "API key",
+                "ordering": ("name", "-created_at"),
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("revoked_at__isnull", True)),
+                        fields=("name",),
+                        name="one_live_key_a_name",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Deployment',
+            name="Deployment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=63, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$', '%(value)r is no name: 1 to 63 lower-case letters, digits, dots, dashes and underscores are accepted, the first and the last a letter or digit')])),
-                ('min_agents', models.PositiveIntegerField(default=1, validators=[django.core.validators.MaxValueValidator(1000)])),
-                ('max_agents', models.PositiveIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)])),
-                ('target_in_flight', models.FloatField(blank=True, help_text='Requests one agent should carry, executing and waiting; empty: 70 % of its slots.', null=True, validators=[django.core.validators.MinValueValidator(0.01)])),
-                ('queue_limit', models.PositiveIntegerField(default=1000, validators=[django.core.validators.MinValueValidator(1)])),
-                ('deadline_s', models.FloatField(default=60.0, validators=[django.core.validators.MinValueValidator(0.1)])),
-                ('paused', models.BooleanField(default=False, help_text='Keep the number of agents as it is.')),
-                ('removing', models.BooleanField(default=False, help_text='Drain the agents, then remove the deployment.')),
-                ('desired', models.PositiveIntegerField(default=0)),
-                ('scaling_state', models.JSONField(blank=True, default=dict)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='deployments', to='appliance.inferencemodel')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$",
+                                "%(value)r is no name: 1 to 63 lower-case letters, digits, dots, dashes and underscores are accepted, the first and the last a letter or digit",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "min_agents",
+                    models.PositiveIntegerField(
+                        default=1, validators=[django.core.validators.MaxValueValidator(1000)]
+                    ),
+                ),
+                (
+                    "max_agents",
+                    models.PositiveIntegerField(
+                        default=1,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(1000),
+                        ],
+                    ),
+                ),
+                (
+                    "target_in_flight",
+                    models.FloatField(
+                        blank=True,
+                        help_text="Requests one agent should carry, executing and waiting; empty: 70 % of its slots.",
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(0.01)],
+                    ),
+                ),
+                (
+                    "queue_limit",
+                    models.PositiveIntegerField(
+                        default=1000, validators=[django.core.validators.MinValueValidator(1)]
+                    ),
+                ),
+                (
+                    "deadline_s",
+                    models.FloatField(
+                        default=60.0, validators=[django.core.validators.MinValueValidator(0.1)]
+                    ),
+                ),
+                (
+                    "paused",
+                    models.BooleanField(default=False, help_text="Keep the number of agents as it is."),
+                ),
+                (
+                    "removing",
+                    models.BooleanField(
+                        default=False, help_text="Drain the agents, then remove the deployment."
+                    ),
+                ),
+                ("desired", models.PositiveIntegerField(default=0)),
+                ("scaling_state", models.JSONField(blank=True, default=dict)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="deployments",
+                        to="appliance.inferencemodel",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('name',),
+                "ordering": ("name",),
             },
         ),
         migrations.CreateModel(
-            name='MetricPoint',
+            name="MetricPoint",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('series', models.CharField(max_length=80)),
-                ('resolution_s', models.PositiveIntegerField()),
-                ('at', models.PositiveBigIntegerField()),
-                ('values', models.JSONField(default=dict)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("series", models.CharField(max_length=80)),
+                ("resolution_s", models.PositiveIntegerField()),
+                ("at", models.PositiveBigIntegerField()),
+                ("values", models.JSONField(default=dict)),
             ],
             options={
-                'indexes': [models.Index(fields=['resolution_s', 'at'], name='appliance_m_resolut_55828e_idx')],
-                'constraints': [models.UniqueConstraint(fields=('series', 'resolution_s', 'at'), name='metric_point_once')],
+                "indexes": [
+                    models.Index(fields=["resolution_s", "at"], name="appliance_m_resolut_55828e_idx")
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("series", "resolution_s", "at"), name="metric_point_once")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Revision',
+            name="Revision",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('digest', models.CharField(max_length=64)),
-                ('settings', models.JSONField(blank=True, default=dict)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('deployment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='revisions', to='appliance.deployment')),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='appliance.inferencemodel')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.PositiveIntegerField()),
+                ("digest", models.CharField(max_length=64)),
+                ("settings", models.JSONField(blank=True, default=dict)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "deployment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="revisions",
+                        to="appliance.deployment",
+                    ),
+                ),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="appliance.inferencemodel",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('deployment', 'number'),
+                "ordering": ("deployment", "number"),
             },
         ),
         migrations.AddField(
-            model_name='deployment',
-            name='revision',
-            field=models.ForeignKey(blank=True, help_text='The revision wanted now.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='appliance.revision'),
+            model_name="deployment",
+            name="revision",
+            field=models.ForeignKey(
+                blank=True,
+                help_text="The revision wanted now.",
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to="appliance.revision",
+            ),
         ),
         migrations.CreateModel(
-            name='Agent',
+            name="Agent",
             fields=[
-                ('id', models.CharField(max_length=80, primary_key=True, serialize=False)),
-                ('host', models.CharField(max_length=255)),
-                ('port', models.PositiveIntegerField()),
-                ('profile', models.JSONField(default=dict)),
-                ('certificate_sha256', models.CharField(blank=True, default='', max_length=64)),
-                ('wanted', models.CharField(choices=[('warm', 'Warm'), ('parked', 'Parked'), ('draining', 'Draining'), ('stopped', 'Stopped')], default='warm', max_length=16)),
-                ('state', models.CharField(choices=[('starting', 'Starting'), ('ready', 'Ready'), ('parked', 'Parked'), ('draining', 'Draining'), ('stopped', 'Stopped'), ('failed', 'Failed')], db_index=True, default='starting', max_length=16)),
-                ('attempt', models.PositiveIntegerField(default=0, help_text='Starts since it was last ready.')),
-                ('retry_at', models.DateTimeField(blank=True, help_text='Not started again before this.', null=True)),
-                ('pid', models.PositiveIntegerField(blank=True, null=True)),
-                ('draining_generation', models.PositiveBigIntegerField(blank=True, help_text='The route generation that took it out of service.', null=True)),
-                ('error', models.TextField(blank=True, default='')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('started_at', models.DateTimeField(blank=True, null=True)),
-                ('ready_at', models.DateTimeField(blank=True, null=True)),
-                ('deployment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='agents', to='appliance.deployment')),
-                ('node', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='agents', to='appliance.node')),
-                ('revision', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='agents', to='appliance.revision')),
+                ("id", models.CharField(max_length=80, primary_key=True, serialize=False)),
+                ("host", models.CharField(max_length=255)),
+                ("port", models.PositiveIntegerField()),
+                ("profile", models.JSONField(default=dict)),
+                ("certificate_sha256", models.CharField(blank=True, default="", max_length=64)),
+                (
+                    "wanted",
+                    models.CharField(
+                        choices=[
+                            ("warm", "Warm"),
+                            ("parked", "Parked"),
+                            ("draining", "Draining"),
+                            ("stopped", "Stopped"),
+                        ],
+                        default="warm",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("starting", "Starting"),
+                            ("ready", "Ready"),
+                            ("parked", "Parked"),
+                            ("draining", "Draining"),
+                            ("stopped", "Stopped"),
+                            ("failed", "Failed"),
+                        ],
+                        db_index=True,
+                        default="starting",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "attempt",
+                    models.PositiveIntegerField(default=0, help_text="Starts since it was last ready."),
+                ),
+                (
+                    "retry_at",
+                    models.DateTimeField(blank=True, help_text="Not started again before this.", null=True),
+                ),
+                ("pid", models.PositiveIntegerField(blank=True, null=True)),
+                (
+                    "draining_generation",
+                    models.PositiveBigIntegerField(
+                        blank=True, help_text="The route generation that took it out of service.", null=True
+                    ),
+                ),
+                ("error", models.TextField(blank=True, default="")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(blank=True, null=True)),
+                ("ready_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "deployment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="agents",
+                        to="appliance.deployment",
+                    ),
+                ),
+                (
+                    "node",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="agents",
+                        to="appliance.node",
+                    ),
+                ),
+                (
+                    "revision",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="agents",
+                        to="appliance.revision",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('deployment', 'created_at'),
+                "ordering": ("deployment", "created_at"),
             },
         ),
         migrations.AddConstraint(
-            model_name='revision',
-            constraint=models.UniqueConstraint(fields=('deployment', 'number'), name='revision_once'),
+            model_name="revision",
+            constraint=models.UniqueConstraint(fields=("deployment", "number"), name="revision_once"),
         ),
         migrations.AddConstraint(
-            model_name='deployment',
-            constraint=models.CheckConstraint(condition=models.Q(('max_agents__gte', models.F('min_agents'))), name='max_at_least_min'),
+            model_name="deployment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("max_agents__gte", models.F("min_agents"))), name="max_at_least_min"
+            ),
         ),
     ]

@@ -4,50 +4,55 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('appliance', '0001_initial'),
+        ("appliance", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='agent',
-            name='leaving_at',
-            field=models.DateTimeField(blank=True, help_text='When it was last told to leave.', null=True),
+            model_name="agent",
+            name="leaving_at",
+            field=models.DateTimeField(blank=True, help_text="When it was last told to leave.", null=True),
         ),
         migrations.AddField(
-            model_name='agent',
-            name='unready_at',
-            field=models.DateTimeField(blank=True, help_text='Since when it has been running without being ready.', null=True),
+            model_name="agent",
+            name="unready_at",
+            field=models.DateTimeField(
+                blank=True, help_text="Since when it has been running without being ready.", null=True
+            ),
         ),
         migrations.AddField(
-            model_name='deployment',
-            name='problem',
-            field=models.TextField(blank=True, default='', help_text='What keeps it from being as wanted.'),
+            model_name="deployment",
+            name="problem",
+            field=models.TextField(blank=True, default="", help_text="What keeps it from being as wanted."),
         ),
         migrations.AddField(
-            model_name='deployment',
-            name='reason',
-            field=models.TextField(blank=True, default='', help_text='Why `desired` is what it is.'),
+            model_name="deployment",
+            name="reason",
+            field=models.TextField(blank=True, default="", help_text="Why `desired` is what it is."),
         ),
         migrations.AddField(
-            model_name='deployment',
-            name='reason_kind',
-            field=models.CharField(blank=True, default='', max_length=32),
+            model_name="deployment",
+            name="reason_kind",
+            field=models.CharField(blank=True, default="", max_length=32),
         ),
         migrations.AddField(
-            model_name='deployment',
-            name='removing_at',
-            field=models.DateTimeField(blank=True, help_text='When the loop first saw that.', null=True),
+            model_name="deployment",
+            name="removing_at",
+            field=models.DateTimeField(blank=True, help_text="When the loop first saw that.", null=True),
         ),
         migrations.AddField(
-            model_name='revision',
-            name='proven_at',
-            field=models.DateTimeField(blank=True, help_text='When an agent of it was first ready.', null=True),
+            model_name="revision",
+            name="proven_at",
+            field=models.DateTimeField(
+                blank=True, help_text="When an agent of it was first ready.", null=True
+            ),
         ),
         migrations.AlterField(
-            model_name='agent',
-            name='attempt',
-            field=models.PositiveIntegerField(default=0, help_text='Restarts since it last was ready for a while.'),
+            model_name="agent",
+            name="attempt",
+            field=models.PositiveIntegerField(
+                default=0, help_text="Restarts since it last was ready for a while."
+            ),
         ),
     ]

@@ -13,7 +13,7 @@ from appliance.policies.scaling import Decision, GatewayLoad, Load, ScalingState
 from appliance.policies.standing import assess, give_up, not_ready_in_time, start_limit_s
 
 #: How long agents of a removed deployment are kept for requests that still wait in gateways.
-REMOVAL_GRACE_S = 5.0
+REMOVAL_GRACE_S = 60.0
 #: Beyond the longest request: by then whatever was under way has been answered or given up.
 LEAVING_MARGIN_S = 5.0
 #: The port was taken: the next start takes another one.

@@ -32,7 +32,10 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRoute:
-    """What clients may ask for. `created` is in Unix seconds, `max_agents` counts warm agents."""
+    """What clients may ask for. `created` is in Unix seconds, `max_agents` counts warm agents.
+
+    One that is not `accepting` is being removed: what waits already is served, nothing new is taken.
+    """
 
     name: str
     model: str
@@ -43,6 +46,7 @@ class DeploymentRoute:
     queue_limit: int = 1000
     deadline_s: float = 60.0
     balancing: str = "least_in_flight"
+    accepting: bool = True
 
 
 @dataclass(frozen=True, slots=True)

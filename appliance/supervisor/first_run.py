@@ -37,4 +37,4 @@ def ensure_admin(environment: Environment) -> None:
         return
     password = secrets.token_urlsafe(15)
     write_private(environment.home / "admin-password", f"{password}\n".encode())
-    users.objects.create_superuser(ADMIN, password=password)  # type: ignore[attr-defined]  # the default user model's own
+    users.objects.create_superuser(ADMIN, password=password)

@@ -11,6 +11,8 @@ from appliance.supervisor import leftovers
 from appliance.supervisor.logs import rotate_logs
 from appliance.supervisor.make_parent import make_was_interrupted
 from appliance.supervisor.programs import (
+    STEADY_S,
+    ProcessIdentity,
     Program,
     Running,
     last_lines,
@@ -110,7 +112,7 @@ class Supervisor:
             for line in last_lines(self._environment.logs_dir / f"{name}.log") if delay else ():
                 self._say(f"  {name}: {line}")
         if now >= running.restart_at:
-            steady = running.restart_at - running.started_at >= 30.0
+            steady = running.restart_at - running.started_at >= STEADY_S
             self._start(running.program, restarts=1 if steady else running.restarts + 1)
 
     def end(self) -> None:
@@ -136,7 +138,7 @@ class Supervisor:
                 return left
             time.sleep(0.02)
 
-    def _kill(self, identities: Sequence[leftovers.ProcessIdentity]) -> None:
+    def _kill(self, identities: Sequence[ProcessIdentity]) -> None:
         for one in identities:
             one.send(signal.SIGKILL)
         for running in self._running.values():

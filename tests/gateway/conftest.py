@@ -64,8 +64,10 @@ async def make_gateway(home, make_agent):
     yield make
     for gateway in started:
         if not gateway.task.done():
-            await gateway.assert_conserved()
-            await gateway.stop()
+            try:
+                await gateway.assert_conserved()
+            finally:
+                await gateway.stop()
 
 
 @pytest.fixture

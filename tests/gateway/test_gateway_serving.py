@@ -205,3 +205,20 @@ async def test_connection_close_and_head_are_honoured(gateway):
     assert b"connection: close" in raw
     assert raw.endswith(b"\r\n\r\n")
     wire.close()
+
+
+async def test_deployment_that_is_removed_serves_what_waits_and_takes_nothing_new(gateway, make_agent):
+    """Out of service means 404 and no place in the list, but what was accepted is answered."""
+    agent = await make_agent()
+    await gateway.serve_by()
+    waiting = asyncio.create_task(gateway.embed("first"))
+    await gateway.until_accepted(1)
+    leaving = [deployment(accepting=False)]
+    await gateway.serve_by(deployments=leaving)
+    refused = await gateway.embed("second")
+    assert (refused.status, refused.error["code"]) == (404, "model_not_found")
+    listed = await gateway.ask("GET", "/v1/models")
+    assert listed.json()["data"] == []
+    assert (await gateway.ask("GET", "/v1/models/mini")).status == 404
+    await gateway.serve_by(agent, deployments=leaving)
+    assert (await waiting).status == 200
