@@ -36,12 +36,12 @@ packages:
 
 $(VENV)/appliance.stamp: requirements-appliance.txt | $(BIN)/pip
 	@echo "installing the locked requirements" >&2
-	@$(BIN)/pip install --quiet --require-hashes -r requirements-appliance.txt
+	@$(BIN)/pip install -qq --require-hashes -r requirements-appliance.txt
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.txt | $(BIN)/pip
 	@echo "installing the locked requirements for development" >&2
-	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install -qq --require-hashes -r requirements-dev.txt
 	@touch $@ $(VENV)/appliance.stamp
 
 # Debian keeps `venv` in a package of its own.

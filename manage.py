@@ -7,6 +7,7 @@ import sys
 
 def main() -> None:
     """Run the command that the arguments name."""
+    os.umask(0o077)  # whatever a command writes is its owner's alone
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "appliance.settings")
     from django.core.management import execute_from_command_line  # noqa: PLC0415 - after the settings' name
 
