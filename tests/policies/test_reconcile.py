@@ -300,7 +300,7 @@ class TestOrders:
         assert crashed.actions == (Start("mini-1"),)
 
     def test_removal_waits_for_the_queue_a_moment(self):
-        """While gateways hold requests for it the agents stay, as long as a request may wait and no longer."""
+        """While gateways hold requests for it the agents stay, as long as a request may wait."""
         wanted = deployment(removing=True)
         waiting = [gateway_report(agent_report(), deployments=[deployment_report(queued=3)])]
         kept = plan(snapshot(agents=[agent()], deployments=[wanted], reports=waiting))
