@@ -84,15 +84,17 @@ class Runtime:
             log.warning("the lease could not be given back: it runs out by itself", exc_info=True)
 
     def _watch(self) -> None:
+        """Must outlive whatever fails: after it, nobody would ask for a tick that was lost."""
         while not self._stop.wait(_WATCH_EVERY_S):
             try:
                 if lease.beat_is_late(LATE_S):
                     log.warning("no tick for %g s: asking for one", LATE_S)
                     self._poke("watchdog")
                     self._stop.wait(LATE_S)
-            except DatabaseError:
+            except Exception:  # a full disk fails rows and queue, each with errors of its own
                 log.warning("the watchdog could not look", exc_info=True)
                 connections.close_all()
+                self._stop.wait(LATE_S)
 
 
 def use(runtime: Runtime | None) -> None:
