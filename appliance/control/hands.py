@@ -162,16 +162,18 @@ class Hands:
         return issued
 
     def is_installed(self, agent: str, certificate_sha256: str, now: dt.datetime) -> bool:
-        """Whether its files are in place, with that certificate, and it lasts."""
+        """Whether its files are in place, with that certificate of our present authority, and it lasts."""
         folder = self._environment.agents_dir / agent
         try:
             certificate = x509.load_pem_x509_certificate((folder / "cert.pem").read_bytes())
+            trusted = (folder / "ca.pem").read_bytes()
         except (OSError, ValueError):
             return False
         der = certificate.public_bytes(serialization.Encoding.DER)
         lasts = certificate.not_valid_after_utc - now > RENEW_WITH_LEFT
         return (
             lasts
+            and trusted == self._authority.certificate_pem
             and (folder / "config.json").is_file()
             and hashlib.sha256(der).hexdigest() == certificate_sha256
         )

@@ -52,6 +52,7 @@ class FakeNode:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(dict(config)))
         (folder / "cert.pem").write_bytes(certificate_pem)
+        (folder / "ca.pem").write_bytes(ca_pem)
 
     def start(self, agent):
         self.calls.append(("start", agent))

@@ -121,6 +121,19 @@ def test_lost_files_are_installed_again(stage):
     assert route.certificate_sha256 == stage.agent().certificate_sha256 != agent.certificate_sha256
 
 
+def test_agent_of_another_authority_is_installed_anew(stage):
+    """After the appliance's authority was lost and made anew, an agent's old files would open to nobody."""
+    deploy_tiny()
+    stage.tick()
+    agent = stage.agent()
+    (settings.ENVIRONMENT.agents_dir / agent.id / "ca.pem").write_bytes(b"an older authority")
+    stage.node.end(agent.id)
+    stage.tick()
+    stage.tick()
+    (route,) = published().agents
+    assert route.certificate_sha256 == stage.agent().certificate_sha256 != agent.certificate_sha256
+
+
 def test_failing_start_ends_in_failed(stage):
     """A node that refuses five times: state failed with the reason, shown by the deployment."""
     deploy_tiny()
