@@ -155,6 +155,10 @@ class GatewayConnection(HttpToolsProtocol):
         self._in_headers = True
         self._header_bytes = self._discarded_bytes = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_headers:  # trailers come after the body: they must not stand for headers, nor pile up
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_headers = False
         super().on_headers_complete()

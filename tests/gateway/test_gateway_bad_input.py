@@ -257,3 +257,29 @@ async def test_every_refusal_is_counted_by_its_code(served):
     assert samples["millwright_requests_total{404,,embed}"] == 1
     assert samples["millwright_requests_total{200,mini,embed}"] == 1
     assert json.loads(GOOD)["model"] == "mini"
+
+
+async def test_trailers_are_no_headers(served):
+    """What follows a body in pieces neither stands for a header nor ends the connection."""
+    gateway, _ = served
+    wire = await gateway.connect()
+    try:
+        head = build_http(
+            "POST",
+            "/v1/embeddings",
+            {
+                "authorization": f"Bearer {KEY}",
+                "content-type": "application/json",
+                "content-length": None,
+                "transfer-encoding": "chunked",
+            },
+        )
+        trailers = b"authorization: Bearer nobody\r\nx-request-id: trailing\r\n"
+        await wire.send(head + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(GOOD), GOOD, trailers))
+        first = await wire.receive()
+        assert first.status == 200
+        assert first.headers["x-request-id"] != "trailing"
+        await wire.send(build_http("GET", "/healthz", {}))
+        assert (await wire.receive()).status == 200
+    finally:
+        wire.close()
