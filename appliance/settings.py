@@ -97,6 +97,7 @@ UNFOLD = {
     "SITE_SYMBOL": "hub",
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
+    "SHOW_HISTORY": False,  # the audit log has it, also for what the command line did
     "BORDER_RADIUS": "4px",
     "COLORS": {
         "primary": {
@@ -119,6 +120,7 @@ UNFOLD = {
 }
 
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = "dashboard.conventions"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"

@@ -3,7 +3,8 @@
     snapshot := {"at": Unix seconds,
                  "numbers": {name: number or null},        for the charts
                  "totals": {name: text},                   for the tiles
-                 "tables": {table: [{"key", "state", "cells": {column: text}}]},
+                 "levels": {name: "warn" or "bad"},        tiles to look at; others are well
+                 "tables": {table: [{"key", "state", "level", "cells": {column: text}}]},
                  "notices": [text]}
 
 The page is rendered from it once, and its cells are replaced from the next ones by key. All text
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.fleet import REPORT_FRESH_S, FleetRows, Point, describe_fleet, links_by_agent, node_load
-from appliance.models import Decision
+from appliance.models import Decision, Deployment
 from appliance.policies.report import AgentReport, GatewayReport
 from dashboard.formats import (
     format_age,
@@ -33,7 +34,7 @@ COLUMNS: dict[str, tuple[tuple[str, str, bool], ...]] = {
         ("name", "Deployment", False), ("state", "State", False), ("model", "Model", False),
         ("ready", "Ready", True), ("bounds", "Min / max", True), ("rps", "Requests/s", True),
         ("p50", "p50", True), ("p95", "p95", True), ("in_flight", "In flight", True),
-        ("queued", "Queued", True), ("tokens", "Tokens/s", True),
+        ("queued", "Queued", True), ("tokens", "Tokens/s", True), ("note", "Why", False),
     ),
     "agents": (
         ("id", "Agent", False), ("state", "State", False), ("node", "Node", False),
@@ -52,6 +53,12 @@ COLUMNS: dict[str, tuple[tuple[str, str, bool], ...]] = {
 }  # fmt: skip
 
 _MAX_TEXT = 240
+_MAX_NOTICES = 5
+#: A node has run short of memory from here on.
+_MEMORY_SHORT_PERCENT = 90
+
+#: How much a state matters; others are as they should be, or on their way there.
+_LEVELS = {"failed": "bad", "unreachable": "bad", "degraded": "warn"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +76,22 @@ def build_snapshot(
     fresh = [report for report in reports if now - report.at <= REPORT_FRESH_S]
     fleet = describe_fleet(rows.fleet, fresh, now)
     numbers = _total_numbers(fleet, rows.fleet, fresh, rates)
+    wanted = sum(row.desired for row in rows.fleet.deployments)
     return {
         "at": now,
         "numbers": numbers,
         "totals": _total_texts(numbers),
+        "levels": _total_levels(numbers, wanted),
         "tables": {
-            "deployments": [_deployment_row(entry, rates) for entry in fleet["deployments"]],
+            "deployments": [
+                _deployment_row(entry, row, rates)
+                for entry, row in zip(fleet["deployments"], rows.fleet.deployments, strict=True)
+            ],
             "agents": _agent_rows(fleet["agents"], rows.fleet, fresh, now),
             "nodes": _node_rows(fleet, rows.fleet, fresh),
             "decisions": [_decision_row(decision, now) for decision in rows.decisions],
         },
-        "notices": list(_notices(fleet, fresh)),
+        "notices": list(_notices(fleet, rows.fleet, fresh)),
     }
 
 
@@ -132,7 +144,22 @@ def _total_texts(numbers: Mapping[str, float | None]) -> dict[str, str]:
     }
 
 
-def _deployment_row(entry: Mapping[str, Any], rates: Mapping[str, Rates]) -> dict[str, Any]:
+def _total_levels(numbers: Mapping[str, float | None], wanted: int) -> dict[str, str]:
+    """Which tiles ask to be looked at, and how urgently."""
+    levels = {}
+    ready = numbers["ready"] or 0
+    if ready < wanted:
+        levels["agents"] = "warn" if ready else "bad"
+    if numbers["failed_per_s"]:
+        levels["failed"] = "bad"
+    if (numbers["memory_percent"] or 0) >= _MEMORY_SHORT_PERCENT:
+        levels["memory"] = "warn"
+    return levels
+
+
+def _deployment_row(
+    entry: Mapping[str, Any], deployment: Deployment, rates: Mapping[str, Rates]
+) -> dict[str, Any]:
     rate = rates.get(entry["name"], Rates())
     return _row(
         entry["name"],
@@ -147,6 +174,8 @@ def _deployment_row(entry: Mapping[str, Any], rates: Mapping[str, Rates]) -> dic
         in_flight=format_count(entry["in_flight"]),
         queued=format_count(entry["queued"]),
         tokens=format_rate(rate.tokens_per_s),
+        note=deployment.problem or deployment.reason,
+        level="warn" if deployment.problem else "",
     )
 
 
@@ -171,6 +200,7 @@ def _agent_rows(
                 rss=format_bytes(said.rss_bytes if said else None),
                 age=format_age(now - agent.created_at.timestamp() if agent.created_at else None),
                 note=agent.error,
+                level="warn" if agent.error else "",
             )
         )
     return result
@@ -210,22 +240,30 @@ def _decision_row(decision: Decision, now: float) -> dict[str, Any]:
 
 
 def _notices(
-    fleet: Mapping[str, Sequence[Mapping[str, Any]]], reports: Sequence[GatewayReport]
+    fleet: Mapping[str, Sequence[Mapping[str, Any]]], rows: FleetRows, reports: Sequence[GatewayReport]
 ) -> Iterable[str]:
     if not reports:
         yield "No gateway answers: requests are not being served, or not being counted."
     for node in fleet["nodes"]:
         if node["state"] == "unreachable" and node["name"] == "local":
             yield "The control loop is silent: agents are neither started nor replaced."
+    troubled = [row for row in rows.deployments if row.problem]
+    for row in troubled[:_MAX_NOTICES]:
+        yield _bounded(f"Deployment {row.name}: {row.problem}")
+    if len(troubled) > _MAX_NOTICES:
+        yield f"{len(troubled) - _MAX_NOTICES} more deployments are not as wanted."
 
 
-def _row(key: str, state: str | None, **cells: str) -> dict[str, Any]:
-    bounded = {
-        name: text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…" for name, text in cells.items()
-    }
+def _row(key: str, state: str | None, *, level: str = "", **cells: str) -> dict[str, Any]:
+    """A row; the state's level counts where it is worse than the one given."""
+    bounded = {name: _bounded(text) for name, text in cells.items()}
     if state is not None:
         bounded["state"] = state
-    return {"key": key, "state": state, "cells": bounded}
+    return {"key": key, "state": state, "level": _LEVELS.get(state or "", level), "cells": bounded}
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
 def _freshest(links: Sequence[AgentReport]) -> AgentReport | None:

@@ -1,6 +1,32 @@
-"""What all tests share: nothing is left out unsaid."""
+"""What all tests share: nothing is left out unsaid, and one import of the real model for all who need it."""
 
 import os
+
+import pytest
+from appliance_process import Appliance, copy_home
+
+
+@pytest.fixture(scope="session")
+def template_home(tmp_path_factory):
+    """The state directory of a demo that was started once and ended."""
+    home = tmp_path_factory.mktemp("template") / "home"
+    with Appliance(home) as appliance:
+        appliance.start(demo=True)
+    return home
+
+
+@pytest.fixture(scope="module")
+def appliance(template_home, tmp_path_factory):
+    """A running demo appliance, shared by a module's tests."""
+    home = copy_home(template_home, tmp_path_factory.mktemp("appliance") / "home")
+    with Appliance(home) as running:
+        yield running.start(demo=True)
+
+
+@pytest.fixture(scope="module")
+def key(appliance):
+    """A key of the running appliance."""
+    return appliance.create_key("tests")
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -11,7 +11,16 @@ from dashboard.admin.bases import ReadOnlyAdmin, show_json, show_state
 class AgentAdmin(ReadOnlyAdmin):
     """Agents, read-only: the control loop starts and ends them."""
 
-    list_display = ("id", "deployment", "node", "show_agent_state", "wanted", "attempt", "created_at")
+    list_display = (
+        "id",
+        "deployment",
+        "node",
+        "show_agent_state",
+        "wanted",
+        "attempt",
+        "error",
+        "created_at",
+    )
     list_select_related = ("deployment", "node")
     list_filter = ("state", "deployment", "node")
     search_fields = ("id", "deployment__name", "node__name")

@@ -116,6 +116,11 @@ def show_state(state: str) -> SafeString:
     return format_html('<span class="mw-state" data-state="{}">{}</span>', state, state)
 
 
+def show_problem(text: str) -> SafeString:
+    """What is wrong, to stand out among what is not."""
+    return format_html('<span class="mw-problem">{}</span>', text)
+
+
 def show_json(value: object) -> SafeString:
     """A document, indented."""
     return format_html('<pre class="mw-json">{}</pre>', json.dumps(value, indent=2, sort_keys=True))

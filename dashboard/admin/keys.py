@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model, QuerySet
+from django.db.models import F, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.cache import add_never_cache_headers
@@ -19,7 +19,8 @@ from dashboard.forms.verbs import KeyForm
 class ApiKeyAdmin(VerbAdmin):
     """Keys by name; their text is not kept."""
 
-    list_display = ("name", "team", "rpm", "show_scopes", "show_key_state", "created_at", "revoked_at")
+    list_display = ("name", "team", "show_rpm", "show_scopes", "show_key_state", "created_at", "revoked_at")
+    ordering = (F("revoked_at").desc(nulls_first=True), "name")
     list_filter = ("team", ("revoked_at", admin.EmptyFieldListFilter))
     search_fields = ("name", "team")
     actions = ("revoke_chosen",)
@@ -45,13 +46,17 @@ class ApiKeyAdmin(VerbAdmin):
         """Whoever may delete keys may revoke them."""
         return bool(request.user.has_perm("appliance.delete_apikey"))
 
+    @display(description="Requests/min")
+    def show_rpm(self, row: ApiKey) -> str:
+        return "no limit" if row.rpm is None else f"{row.rpm:,}"
+
     @display(description="Scopes")
     def show_scopes(self, row: ApiKey) -> str:
         return ", ".join(row.scopes)
 
     @display(description="State")
     def show_key_state(self, row: ApiKey) -> str:
-        return show_state("ready" if row.revoked_at is None else "revoked")
+        return show_state("active" if row.revoked_at is None else "revoked")
 
     def response_add(
         self, request: HttpRequest, obj: Model, post_url_continue: str | None = None

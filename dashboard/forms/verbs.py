@@ -85,6 +85,7 @@ class KeyForm(VerbForm):
         model = ApiKey
         fields = ("name", "team", "rpm", "scopes")
         labels = {"rpm": "Requests per minute"}
+        help_texts = {"rpm": "Empty: no limit."}
 
     def call_verb(self, given: dict[str, Any]) -> Model:
         self.created = create_key(

@@ -41,8 +41,8 @@ _TABLES = (
 )
 _TILES = (
     ("rps", "Requests/s"), ("p50", "Latency p50"), ("p95", "Latency p95"), ("in_flight", "In flight"),
-    ("queued", "Queued"), ("failed", "Failed/s"), ("agents", "Agents ready"), ("cpu", "CPU"),
-    ("memory", "Memory"),
+    ("queued", "Queued"), ("failed", "Failed/s"), ("agents", "Agents ready"), ("cpu", "Node CPU"),
+    ("memory", "Node memory"),
 )  # fmt: skip
 #: `least`: the y axis reaches at least this high; `most`: it ends there.
 _CHARTS: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ _CHARTS: dict[str, dict[str, Any]] = {
         "lines": [{"name": "in_flight", "label": "in flight"}, {"name": "queued", "label": "queued"}],
     },
     "load": {
-        "title": "Load", "unit": "%", "least": 100, "most": 100,
+        "title": "Node load", "unit": "%", "least": 100, "most": 100,
         "lines": [{"name": "cpu_percent", "label": "CPU"}, {"name": "memory_percent", "label": "memory"}],
     },
 }  # fmt: skip
@@ -90,7 +90,15 @@ def _context(request: HttpRequest) -> dict[str, Any]:
         "title": "Overview",
         "snapshot": snapshot,
         "history": read_history(now),
-        "tiles": [{"key": key, "label": label, "text": snapshot["totals"][key]} for key, label in _TILES],
+        "tiles": [
+            {
+                "key": key,
+                "label": label,
+                "text": snapshot["totals"][key],
+                "level": snapshot["levels"].get(key, ""),
+            }
+            for key, label in _TILES
+        ],
         "charts": [{"key": key, **chart} for key, chart in _CHARTS.items()],
         "chart_lines": _CHARTS,
         "tables": [
@@ -116,7 +124,7 @@ def _ordered(row: dict[str, Any], table: str) -> dict[str, Any]:
         {"key": key, "heading": heading, "is_number": is_number, "text": row["cells"].get(key, "")}
         for key, heading, is_number in COLUMNS[table]
     ]
-    return {"key": row["key"], "state": row["state"], "ordered": cells}
+    return {"key": row["key"], "state": row["state"], "level": row["level"], "ordered": cells}
 
 
 def api_address(request: HttpRequest) -> str:

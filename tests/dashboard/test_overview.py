@@ -35,7 +35,7 @@ def test_page_is_complete_without_script(log_in, deployment):
         page = log_in("vera").get("/").content.decode()
     finally:
         gateway.close()
-    row = re.search(r'<tr data-key="minilm-aaaaaa">.*?</tr>', page, re.DOTALL)[0]
+    row = re.search(r'<tr data-key="minilm-aaaaaa" data-level="">.*?</tr>', page, re.DOTALL)[0]
     assert re.search(r'data-cell="answered"[^>]*>1,2\d\d<', row)
     assert 'data-state="ready"' in row
     assert f"http://testserver:{settings.ENVIRONMENT.gateway_port}/v1/embeddings" in page
@@ -59,7 +59,7 @@ def test_history_feeds_the_charts(log_in, deployment):
     history = json.loads(re.search(r'id="mw-history"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
     assert [value for value in history["lines"]["rps"] if value is not None] == [7.5]
     assert len(history["at"]) == HISTORY_S
-    assert 'data-total="rps">7.5<' in page
+    assert 'data-total="rps" data-level="">7.5<' in page
 
 
 def test_series_are_joined():

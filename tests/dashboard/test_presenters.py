@@ -18,9 +18,12 @@ def at(seconds):
     return datetime.fromtimestamp(seconds, tz=UTC)
 
 
-def overview_rows(*, agents=1, error="", points=None, decisions=()):
+def overview_rows(*, agents=1, desired=None, state="ready", error="", problem="", points=None, decisions=()):
     model = InferenceModel(name="minilm", task="embed")
-    deployment = Deployment(id=1, name="minilm", model=model, min_agents=1, max_agents=4, desired=agents)
+    deployment = Deployment(
+        id=1, name="minilm", model=model, min_agents=1, max_agents=4,
+        desired=agents if desired is None else desired, reason="the minimum", problem=problem,
+    )  # fmt: skip
     node = Node(
         name="local", address="127.0.0.1", seen_at=at(NOW - 1),
         hardware={"cores_physical": 2, "ram_bytes": 8_000_000_000},
@@ -30,7 +33,7 @@ def overview_rows(*, agents=1, error="", points=None, decisions=()):
             id=f"minilm-{n}",
             deployment=deployment,
             node=node,
-            state="ready",
+            state=state,
             error=error,
             created_at=at(NOW - 90),
         )
@@ -59,13 +62,15 @@ def test_everything_known():
     assert only_row(snapshot, "deployments")["cells"] == {
         "name": "minilm", "state": "ready", "model": "minilm", "ready": "1 of 1", "bounds": "1 / 4",
         "rps": "41.3", "p50": "7.1 ms", "p95": "123 ms", "in_flight": "3", "queued": "2", "tokens": "480",
+        "note": "the minimum",
     }  # fmt: skip
     assert only_row(snapshot, "agents")["cells"] == {
         "id": "minilm-0", "state": "ready", "node": "local", "in_flight": "3", "answered": "1,234",
         "cpu": "50 %", "rss": "120 MB", "age": "2 min", "note": "",
     }  # fmt: skip
     assert only_row(snapshot, "nodes")["cells"]["state"] == "ready"
-    assert snapshot["notices"] == []
+    assert (snapshot["notices"], snapshot["levels"]) == ([], {})
+    assert {row["level"] for rows in snapshot["tables"].values() for row in rows} == {""}
 
 
 def test_nothing_known():
@@ -74,6 +79,39 @@ def test_nothing_known():
     assert {name for name, text in snapshot["totals"].items() if text != UNKNOWN} == {"agents"}
     assert snapshot["numbers"]["queued"] is None
     assert "No gateway answers" in snapshot["notices"][0]
+
+
+def test_a_problem_is_said_where_it_is_seen():
+    """What keeps a deployment from being as wanted takes the reason's place, and heads the page."""
+    snapshot = build_snapshot(overview_rows(problem="no node has room"), [gateway_report(NOW)], {}, NOW)
+    row = only_row(snapshot, "deployments")
+    assert (row["cells"]["note"], row["level"]) == ("no node has room", "warn")
+    assert snapshot["notices"] == ["Deployment minilm: no node has room"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "rates", "levels"),
+    [
+        pytest.param(overview_rows(), Rates(failed_per_s=0.0), {}, id="well"),
+        pytest.param(overview_rows(), Rates(failed_per_s=0.4), {"failed": "bad"}, id="failing"),
+        pytest.param(overview_rows(desired=2), Rates(), {"agents": "warn"}, id="growing"),
+        pytest.param(overview_rows(state="failed"), Rates(), {"agents": "bad"}, id="none-ready"),
+        pytest.param(
+            overview_rows(points={"node:local": {"memory_percent": 93.0}}), Rates(), {"memory": "warn"},
+            id="memory",
+        ),
+    ],
+)  # fmt: skip
+def test_what_asks_for_attention(rows, rates, levels):
+    """Tiles stand out for failures, missing agents and little memory, and for nothing else."""
+    assert build_snapshot(rows, [gateway_report(NOW)], {"minilm": rates}, NOW)["levels"] == levels
+
+
+def test_a_failed_agent_stands_out():
+    """The rows of a failed agent and of its deployment are marked."""
+    snapshot = build_snapshot(overview_rows(state="failed", error="exit code 3"), [], {}, NOW)
+    assert only_row(snapshot, "agents")["level"] == "bad"
+    assert only_row(snapshot, "deployments")["level"] == "bad"
 
 
 def test_an_old_report_is_none():

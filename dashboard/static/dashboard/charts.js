@@ -1,18 +1,31 @@
 // The overview's charts: five minutes of lines that grow by one point a snapshot.
 "use strict";
 
+// Points further apart are not joined: what happened between is not known.
+const LONGEST_BRIDGE_S = 5;
+
 class Charts {
     constructor(history, lines, seconds) {
         this.seconds = seconds;
         this.step = history.step_s;
         this.at = history.at.slice();
         this.values = history.lines;
+        this.dropUnwritten();
         this.charts = [];
         for (const canvas of document.querySelectorAll("canvas[data-chart]")) {
             this.charts.push(this.draw(canvas, lines[canvas.dataset.chart]));
         }
         this.paint();
         new MutationObserver(() => this.paint()).observe(document.documentElement, { attributeFilter: ["class"] });
+    }
+
+    // The newest seconds of history are not written yet; a live point follows on the last that is.
+    dropUnwritten() {
+        const lines = Object.values(this.values);
+        while (this.at.length && lines.every((line) => line[line.length - 1] === null)) {
+            this.at.pop();
+            lines.forEach((line) => line.pop());
+        }
     }
 
     draw(canvas, spec) {
@@ -39,13 +52,13 @@ class Charts {
                     legend: { display: false },
                     tooltip: {
                         callbacks: {
-                            title: (items) => (items.length ? new Date(items[0].parsed.x * 1000).toLocaleTimeString() : ""),
+                            title: (items) => (items.length ? new Date(items[0].parsed.x * 1000).toLocaleTimeString("en-GB") : ""),
                             label: (item) => `${item.dataset.label}: ${this.format(item.parsed.y, spec.unit)}`,
                         },
                     },
                 },
                 scales: {
-                    x: { type: "linear", grid: { display: false }, ticks: { maxRotation: 0, autoSkip: false, font: { size: 11 }, callback: (value) => this.ago(value) }, afterBuildTicks: (axis) => { axis.ticks = [0, 1, 2, 3, 4, 5].map((minute) => ({ value: axis.min + minute * 60 })).filter((tick) => tick.value <= axis.max); } },
+                    x: { type: "linear", grid: { display: false }, ticks: { maxRotation: 0, autoSkip: false, font: { size: 11 }, callback: (value) => this.ago(value) }, afterBuildTicks: (axis) => { axis.ticks = (axis.chart.width < 360 ? [1, 3, 5] : [0, 1, 2, 3, 4, 5]).map((minute) => ({ value: axis.min + minute * 60 })).filter((tick) => tick.value <= axis.max); } },
                     y: { beginAtZero: true, suggestedMax: spec.least, max: spec.most, border: { display: false }, ticks: { maxTicksLimit: 4, font: { size: 11 }, callback: (value) => this.format(value, spec.unit) } },
                 },
             },
@@ -66,12 +79,7 @@ class Charts {
         return this.at.length ? this.at[this.at.length - 1] : Date.now() / 1000;
     }
 
-    // After a gap in the snapshots the lines are broken, not bridged.
     add(at, numbers) {
-        if (at - this.newest() > 3 * Math.max(1, this.step)) {
-            this.push(at - 1, {});
-        }
-        this.step = 1;
         this.push(at, numbers);
         while (this.at.length && this.at[0] < at - this.seconds) {
             this.at.shift();
@@ -92,7 +100,9 @@ class Charts {
     update() {
         for (const chart of this.charts) {
             for (const dataset of chart.data.datasets) {
-                dataset.data = this.at.map((at, index) => ({ x: at, y: this.values[dataset.name][index] ?? NaN }));
+                const line = this.values[dataset.name];
+                dataset.data = this.at.map((at, index) => ({ x: at, y: line[index] })).filter((point) => point.y !== null);
+                dataset.spanGaps = Math.max(LONGEST_BRIDGE_S, 1.5 * this.step);
             }
             chart.options.scales.x.min = this.newest() - this.seconds;
             chart.options.scales.x.max = this.newest();

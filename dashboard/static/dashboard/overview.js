@@ -43,6 +43,7 @@
     }
 
     function fillRow(line, row) {
+        line.dataset.level = row.level;
         for (const cell of line.cells) {
             const text = row.cells[cell.dataset.cell] ?? "";
             if (cell.dataset.cell === "state") {
@@ -91,6 +92,7 @@
         sequence = snapshot.seq;
         for (const cell of document.querySelectorAll("[data-total]")) {
             setText(cell, snapshot.totals[cell.dataset.total]);
+            cell.dataset.level = snapshot.levels[cell.dataset.total] ?? "";
         }
         for (const [name, rows] of Object.entries(snapshot.tables)) {
             showTable(name, rows);

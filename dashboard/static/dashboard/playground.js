@@ -9,3 +9,10 @@ for (const button of document.querySelectorAll("[data-first]")) {
         form.requestSubmit();
     });
 }
+
+// On a phone the answer is below the form: bring it into sight.
+document.body.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id === "mw-answer") {
+        event.detail.target.scrollIntoView({ block: "nearest" });
+    }
+});
