@@ -54,7 +54,8 @@ def wait_until_imported(name: str, *, timeout_s: float, say: Callable[[str], Non
         if entry.state == InferenceModel.State.READY:
             return entry
         if entry.state == InferenceModel.State.FAILED:
-            raise ImportFailedError(f"the import of {name!r} failed: {entry.error} {entry.hint}".rstrip())
+            why = "; ".join(filter(None, (entry.error, entry.hint)))
+            raise ImportFailedError(f"the import of {name!r} failed: {why}")
         if entry.stage != shown[0] or entry.percent >= shown[1] + 10:
             shown = (entry.stage, entry.percent)
             say(f"{name}: {entry.stage or 'waiting for the worker'} {entry.percent:.0f} %")

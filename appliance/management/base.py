@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import OperationalError, connection
+from django.db import DatabaseError, connection
 
 from appliance.control.lease import worker_alive
 from appliance.errors import VerbError
@@ -51,7 +51,9 @@ class ApplianceCommand(BaseCommand):
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1 FROM appliance_routestate LIMIT 1")
-        except OperationalError:
+        except DatabaseError as error:
+            if "no such table" not in str(error):
+                raise _unusable_database(error) from None
             home = settings.ENVIRONMENT.home
             raise CommandError(
                 f"there is no appliance in {home} yet: start one with `make run` or `manage.py up`, "
@@ -61,6 +63,10 @@ class ApplianceCommand(BaseCommand):
             self.run(**options)
         except VerbError as error:
             raise CommandError(str(error)) from None
+        except DatabaseError as error:
+            raise _unusable_database(error) from None
+        except OSError as error:
+            raise CommandError(f"{error.strerror or error}: {error.filename or 'no file'}") from None
 
     def run(self, **options: Any) -> None:
         """Do what the command is for."""
@@ -85,6 +91,13 @@ class ApplianceCommand(BaseCommand):
         """Raise CommandError within 3 s where no worker runs."""
         if not wait_until(worker_alive, WORKER_TIMEOUT_S):
             raise CommandError("no worker is running, and this needs it: start the appliance with `make run`")
+
+
+def _unusable_database(error: DatabaseError) -> CommandError:
+    home = settings.ENVIRONMENT.home
+    return CommandError(
+        f"the database in {home} cannot be used: {error}; see to the disk, or restore a backup"
+    )
 
 
 def actor() -> str:

@@ -121,7 +121,8 @@ def _wait_for_import(waiter: Waiter, say: Callable[[str], None]) -> bool:
             shown = entry.stage
             say(line)
         if entry.state == InferenceModel.State.FAILED:
-            raise NotReadyError(f"the demo model cannot be imported: {entry.error} {entry.hint}".rstrip())
+            why = "; ".join(filter(None, (entry.error, entry.hint)))
+            raise NotReadyError(f"the demo model cannot be imported: {why}")
         return entry.state == InferenceModel.State.READY
 
     return waiter.until(ended, f"the import of {DEMO_NAME}")

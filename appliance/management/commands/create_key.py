@@ -37,4 +37,4 @@ class Command(ApplianceCommand):
         if options["json"]:
             self.print_json({"name": created.name, "key": created.secret})
         else:
-            self.stdout.write(f"key {created.name} works now; it is not shown again:\n{created.secret}")
+            self.stdout.write(f"key {created.name} is made; it is not shown again:\n{created.secret}")
