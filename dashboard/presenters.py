@@ -4,7 +4,7 @@
                  "numbers": {name: number or null},        for the charts
                  "totals": {name: text},                   for the tiles
                  "levels": {name: "warn" or "bad"},        tiles to look at; others are well
-                 "tables": {table: [{"key", "state", "level", "cells": {column: text}}]},
+                 "tables": {table: [{"key", "state", "level", "alert", "cells": {column: text}}]},
                  "notices": [text]}
 
 The page is rendered from it once, and its cells are replaced from the next ones by key. All text
@@ -176,6 +176,7 @@ def _deployment_row(
         tokens=format_rate(rate.tokens_per_s),
         note=deployment.problem or deployment.reason,
         level="warn" if deployment.problem else "",
+        alert=bool(deployment.problem),
     )
 
 
@@ -188,6 +189,8 @@ def _agent_rows(
     for agent in rows.agents:
         seen = links.get(agent.id, [])
         said = _freshest(seen)
+        # Once it is ready again an error is history: its first line is enough.
+        troubled = bool(agent.error) and described[agent.id]["state"] != "ready"
         result.append(
             _row(
                 agent.id,
@@ -199,8 +202,9 @@ def _agent_rows(
                 cpu=format_percent(said.cpu_percent if said else None),
                 rss=format_bytes(said.rss_bytes if said else None),
                 age=format_age(now - agent.created_at.timestamp() if agent.created_at else None),
-                note=agent.error,
-                level="warn" if agent.error else "",
+                note=agent.error if troubled else agent.error.partition("\n")[0],
+                level="warn" if troubled else "",
+                alert=troubled,
             )
         )
     return result
@@ -254,12 +258,15 @@ def _notices(
         yield f"{len(troubled) - _MAX_NOTICES} more deployments are not as wanted."
 
 
-def _row(key: str, state: str | None, *, level: str = "", **cells: str) -> dict[str, Any]:
-    """A row; the state's level counts where it is worse than the one given."""
+def _row(
+    key: str, state: str | None, *, level: str = "", alert: bool = False, **cells: str
+) -> dict[str, Any]:
+    """A row; the state's own level counts where it has one. `alert`: its note tells of trouble."""
     bounded = {name: _bounded(text) for name, text in cells.items()}
     if state is not None:
         bounded["state"] = state
-    return {"key": key, "state": state, "level": _LEVELS.get(state or "", level), "cells": bounded}
+    level = _LEVELS.get(state or "", level)
+    return {"key": key, "state": state, "level": level, "alert": alert, "cells": bounded}
 
 
 def _bounded(text: str) -> str:

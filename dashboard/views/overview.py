@@ -124,7 +124,7 @@ def _ordered(row: dict[str, Any], table: str) -> dict[str, Any]:
         {"key": key, "heading": heading, "is_number": is_number, "text": row["cells"].get(key, "")}
         for key, heading, is_number in COLUMNS[table]
     ]
-    return {"key": row["key"], "state": row["state"], "level": row["level"], "ordered": cells}
+    return {**row, "ordered": cells}
 
 
 def api_address(request: HttpRequest) -> str:

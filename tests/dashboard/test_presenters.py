@@ -85,7 +85,7 @@ def test_a_problem_is_said_where_it_is_seen():
     """What keeps a deployment from being as wanted takes the reason's place, and heads the page."""
     snapshot = build_snapshot(overview_rows(problem="no node has room"), [gateway_report(NOW)], {}, NOW)
     row = only_row(snapshot, "deployments")
-    assert (row["cells"]["note"], row["level"]) == ("no node has room", "warn")
+    assert (row["cells"]["note"], row["level"], row["alert"]) == ("no node has room", "warn", True)
     assert snapshot["notices"] == ["Deployment minilm: no node has room"]
 
 
@@ -108,10 +108,17 @@ def test_what_asks_for_attention(rows, rates, levels):
 
 
 def test_a_failed_agent_stands_out():
-    """The rows of a failed agent and of its deployment are marked."""
-    snapshot = build_snapshot(overview_rows(state="failed", error="exit code 3"), [], {}, NOW)
-    assert only_row(snapshot, "agents")["level"] == "bad"
+    """The rows of a failed agent and of its deployment are marked; all it said last is shown."""
+    snapshot = build_snapshot(overview_rows(state="failed", error="exit code 3\nno model"), [], {}, NOW)
+    row = only_row(snapshot, "agents")
+    assert (row["level"], row["alert"], row["cells"]["note"]) == ("bad", True, "exit code 3\nno model")
     assert only_row(snapshot, "deployments")["level"] == "bad"
+
+
+def test_an_overcome_error_is_a_side_note():
+    """An agent that is ready again is unmarked, with the first line of its last error."""
+    row = only_row(build_snapshot(overview_rows(error="signal 9\nlog"), [], {}, NOW), "agents")
+    assert (row["level"], row["alert"], row["cells"]["note"]) == ("", False, "signal 9")
 
 
 def test_an_old_report_is_none():
@@ -129,7 +136,7 @@ def test_a_silent_loop_is_noticed():
 
 def test_what_agents_say_is_bounded():
     """A long error is cut."""
-    snapshot = build_snapshot(overview_rows(error="<b>" + "x" * 10_000), [], {}, NOW)
+    snapshot = build_snapshot(overview_rows(state="failed", error="<b>" + "x" * 10_000), [], {}, NOW)
     assert len(only_row(snapshot, "agents")["cells"]["note"]) == 240
 
 

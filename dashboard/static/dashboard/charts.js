@@ -66,6 +66,9 @@ class Charts {
     }
 
     format(value, unit) {
+        if (unit === "ms" && value >= 1000) {
+            return this.format(value / 1000, "s");
+        }
         const text = Number(value).toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 });
         return unit ? `${text} ${unit}` : text;
     }

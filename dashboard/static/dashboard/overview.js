@@ -44,6 +44,7 @@
 
     function fillRow(line, row) {
         line.dataset.level = row.level;
+        line.toggleAttribute("data-alert", row.alert);
         for (const cell of line.cells) {
             const text = row.cells[cell.dataset.cell] ?? "";
             if (cell.dataset.cell === "state") {
