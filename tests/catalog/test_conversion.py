@@ -12,9 +12,9 @@ from ctranslate2.specs import common_spec
 from numpy_encoder import cosines, encode
 from safetensors.numpy import save, save_file
 
-from appliance.catalog.encoder import quantize_rows
 from appliance.catalog.errors import BadModel
 from appliance.catalog.importing import import_model
+from appliance.catalog.rounding import quantize_rows
 
 LENGTHS = (1, 2, 5, 9, 17, 24)
 

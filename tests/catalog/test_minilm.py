@@ -75,18 +75,18 @@ def test_the_manifest_describes_it(imported):
 
 
 def test_int8_agrees_with_float32_on_sentences(imported, weights):
-    """200 varied sentences: every cosine to the float32 weights is at least 0.99."""
+    """200 varied sentences: every cosine to the float32 weights is at least 0.994."""
     texts = sentences(200)
     assert len(texts) == 200
     assert len(set(texts)) > 190
     found = agreement(texts, imported[0], weights)
     figures = {"min": float(found.min()), "median": float(np.median(found))}
     print(json.dumps(figures))
-    assert figures["min"] >= 0.99, (figures, texts[int(found.argmin())])
+    assert figures["min"] >= 0.994, (figures, texts[int(found.argmin())])
 
 
 def test_int8_stays_close_on_fragments(imported, weights):
-    """One or two words, with few tokens to average over, still give at least 0.97."""
+    """One or two words, with few tokens to average over, still give at least 0.985."""
     found = agreement(FRAGMENTS, imported[0], weights)
     print(dict(zip(FRAGMENTS, found.round(4).tolist(), strict=True)))
-    assert found.min() >= 0.97
+    assert found.min() >= 0.985
