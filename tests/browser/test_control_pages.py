@@ -31,11 +31,10 @@ def test_numbers_move(scene, open_page):
     answered = page.locator("tr[data-key=minilm-aaaaaa] [data-cell=answered]")
     first = answered.inner_text()
     expect(answered).not_to_have_text(first)
-    chart = "Chart.getChart(document.querySelector('canvas[data-chart=rps]'))"
-    points = f"{chart}.data.datasets[0].data.filter((p) => p.y > 0).length"
-    before = page.evaluate(points)
-    assert before > 100, "the history is drawn from the start"
-    page.wait_for_function(f"{points} > {before} + 1")
+    points = "Chart.getChart(document.querySelector('canvas[data-chart=rps]')).data.datasets[0].data"
+    newest = page.evaluate(f"{points}.at(-1).x")
+    assert page.evaluate(f"{points}.length") > 50, "the history is drawn from the start"
+    page.wait_for_function(f"{points}.filter((point) => point.x > {newest}).length > 1")
     page.wait_for_function("parseFloat(document.querySelector('[data-total=rps]').textContent) > 20")
 
 
