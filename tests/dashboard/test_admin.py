@@ -1,5 +1,7 @@
 """The admin: who may look, and that nothing changes but through verbs."""
 
+import re
+
 import pytest
 from django.contrib.auth.models import Group, User
 from django.urls import reverse
@@ -228,3 +230,21 @@ def test_an_administrator_cannot_make_or_touch_superusers(log_in, people):
     assert client.post(f"/admin/auth/user/{oscar}/change/", form).status_code == 302
     assert not User.objects.get(pk=oscar).is_superuser
     assert User.objects.get(pk=alice).check_password("a-long-password")
+
+
+def test_a_deployments_problem_is_shown(viewer, deployment):
+    """List and page say what keeps it from being as wanted, as text; else the list says why it is so."""
+    Deployment.objects.update(reason="no request for 60 s")
+    assert "no request for 60 s" in viewer.get(url(Deployment)).content.decode()
+    Deployment.objects.update(problem="agent <b>x</b> failed")
+    for address in (url(Deployment), url(Deployment, "change", deployment.pk)):
+        page = viewer.get(address).content.decode()
+        assert 'class="mw-problem">agent &lt;b&gt;x&lt;/b&gt; failed<' in page
+        assert 'data-state="ready"' in page
+
+
+def test_times_are_of_24_hours_with_their_zone(viewer, deployment):
+    """Nobody has to guess which nine o'clock is meant."""
+    AuditEvent.objects.create(actor="alice", verb="deploy", target="minilm")
+    page = viewer.get(url(AuditEvent)).content.decode()
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", page)
