@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -31,6 +32,10 @@ class ConnectionLimits:
     slow_s: float = 10.0
     max_header_bytes: int = 64 * 1024
     max_discarded_bytes: int = 64 * 1024 * 1024
+
+
+class HeadersTooLarge(errors.GatewayError):
+    """The fields of a request's head are more than the limit."""
 
 
 class ConnectionGuard:
@@ -69,7 +74,8 @@ class GatewayConnection(HttpToolsProtocol):
         self._guard = guard
         self._running: RequestResponseCycle | None = None
         self._in_headers = False
-        self._header_bytes = 0
+        self._declining = self._one_ended = False
+        self._header_bytes = self._field_bytes = 0
         self._discarded_bytes = 0
         self.leave: Callable[[], None] | None = None
         self.body_overdue = False
@@ -100,13 +106,44 @@ class GatewayConnection(HttpToolsProtocol):
             leave()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._in_headers:
+        self._unset_keepalive_if_required()
+        self._one_ended = False
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, HeadersTooLarge):
+                self._refuse_headers()
+            else:
+                self._answer_and_close(400, "this is no HTTP request that can be understood")
+            return
+        if self._in_headers and not self._one_ended:  # all of it is head, perhaps of one endless field
             self._header_bytes += len(data)
             if self._header_bytes > self._guard.limits.max_header_bytes:
-                self._answer_and_close(
-                    431, f"the headers are larger than {self._guard.limits.max_header_bytes} bytes"
-                )
+                self._refuse_headers()
+
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._decline_upgrade()
+            else:
+                return
+
+    def _decline_upgrade(self) -> None:
+        """Serve a request that offers another protocol as if it had not, as HTTP asks for.
+
+        Java's client offers HTTP/2 with every first request. The parser stops behind such headers as
+        if no body followed, so another one reads on, told only how the body is framed.
+        """
+        head = b"POST / HTTP/1.1\r\n"
+        for name, value in self.headers:
+            if name in (b"content-length", b"transfer-encoding"):
+                head += b"%b: %b\r\n" % (name, value)
+        self.parser = httptools.HttpRequestParser(self)
+        self._declining = True
+        self.parser.feed_data(head + b"\r\n")
 
     def end_overdue(self) -> None:
         """Headers or body took too long: 408 where the application waits for it, else just close."""
@@ -148,18 +185,30 @@ class GatewayConnection(HttpToolsProtocol):
     # What the parser tells.
 
     def on_message_begin(self) -> None:
+        if self._declining:
+            return
         super().on_message_begin()
         self.scope["state"][STATE_KEY] = self
         self.reading_since = monotonic()
         self.body_overdue = False
         self._in_headers = True
-        self._header_bytes = self._discarded_bytes = 0
+        self._header_bytes = self._field_bytes = self._discarded_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        if not self._declining:
+            super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_headers:  # trailers come after the body: they must not stand for headers, nor pile up
+            self._field_bytes += len(name) + len(value)
+            if self._field_bytes > self._guard.limits.max_header_bytes:
+                raise HeadersTooLarge
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._declining:
+            self._declining = False
+            return
         self._in_headers = False
         super().on_headers_complete()
 
@@ -172,6 +221,9 @@ class GatewayConnection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # its body follows
+        self._one_ended = True
         self.reading_since = None
         if self.cycle is self._running:
             # A large body has paused the reading, and nobody asks for more: unread, a client that
@@ -190,8 +242,9 @@ class GatewayConnection(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def send_400_response(self, msg: str) -> None:
-        self._answer_and_close(400, msg)
+    def _refuse_headers(self) -> None:
+        limit_bytes = self._guard.limits.max_header_bytes
+        self._answer_and_close(431, f"the headers are larger than {limit_bytes} bytes")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle

@@ -1,5 +1,6 @@
 """What clients may get wrong: each with its status and code, in the envelope, and nothing leaks."""
 
+import asyncio
 import json
 
 import pytest
@@ -280,6 +281,60 @@ async def test_trailers_are_no_headers(served):
         assert first.status == 200
         assert first.headers["x-request-id"] != "trailing"
         await wire.send(build_http("GET", "/healthz", {}))
+        assert (await wire.receive()).status == 200
+    finally:
+        wire.close()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_offer_of_another_protocol_is_declined(served, chunked, at_once):
+    """A request that offers HTTP/2 is served as it is, body and all, and so is the next."""
+    gateway, _ = served
+    fields = {
+        "authorization": f"Bearer {KEY}",
+        "connection": "Upgrade, HTTP2-Settings",
+        "upgrade": "h2c",
+        "http2-settings": "AAMAAABkAAQAAP__",
+        "content-length": None if chunked else str(len(GOOD)),
+        "transfer-encoding": "chunked" if chunked else None,
+    }
+    head = build_http("POST", "/v1/embeddings", fields)
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(GOOD), GOOD) if chunked else GOOD
+    pieces = [head + body] if at_once else [head, body[:9], body[9:]]
+    wire = await gateway.connect()
+    try:
+        for _ in range(2):
+            for piece in pieces:
+                await wire.send(piece)
+                await asyncio.sleep(0)
+            assert (await wire.receive()).status == 200
+        await wire.send(build_http("GET", "/healthz", {"connection": "upgrade", "upgrade": "websocket"}) * 2)
+        assert [(await wire.receive()).status for _ in range(2)] == [200, 200]
+    finally:
+        wire.close()
+    await gateway.assert_conserved()
+
+
+@pytest.mark.parametrize("fields", [{"x-big": "a" * 70_000}, {f"x-{n}": "a" * 700 for n in range(100)}])
+async def test_large_headers_are_refused_however_they_arrive(served, fields):
+    """431 also where all of the head is read at once."""
+    gateway, _ = served
+    response = await gateway.ask(method="GET", path="/healthz", **fields)
+    assert response.status == 431
+
+
+async def test_large_body_before_the_next_head_is_no_header(served):
+    """Bytes of a body do not count as headers of the request that follows in the same piece."""
+    gateway, _ = served
+    large = embed_body(text="a" * 100_000)
+    first = build_http("POST", "/v1/embeddings", {"authorization": f"Bearer {KEY}"}, large)
+    second = build_http("GET", "/healthz", {})
+    wire = await gateway.connect()
+    try:
+        await wire.send(first + second[:20])
+        assert (await wire.receive()).status == 200
+        await wire.send(second[20:])
         assert (await wire.receive()).status == 200
     finally:
         wire.close()
