@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from appliance.catalog.errors import CatalogError
-from appliance.catalog.importing import Progress, import_model
 from appliance.catalog.store import Store
+
+if TYPE_CHECKING:
+    from appliance.catalog.importing import Progress
 
 REPORT_EVERY_S = 0.2
 
@@ -28,7 +30,7 @@ class _Reporter:
         self._stage = ""
         self._next_s = 0.0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: "Progress") -> None:
         now = time.monotonic()
         if progress.stage == self._stage and now < self._next_s and progress.percent < 100.0:
             return
@@ -57,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _import(given: argparse.Namespace) -> int:
+    # The products are small: threads of numpy's would only spin where agents need the cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
+        from appliance.catalog.importing import import_model  # noqa: PLC0415 - numpy reads the variable now
+
         store = Store(given.home.absolute() / "models")
         manifest = import_model(store, given.source, given.task, given.quantization, _Reporter())
     except CatalogError as error:
