@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from appliance import audit
-from appliance.errors import VerbError
+from appliance.errors import VerbError, explain
 from appliance.models import Deployment, InferenceModel, Revision
 from appliance.policies.snapshot import Generation
 from appliance.publish import touch_routes
@@ -47,7 +47,7 @@ def deploy(
             audit.record(actor, "deploy", name, **{key: new for key, (_, new) in changes.items()})
             return Deployed(deployment, touch_routes(), created, changes)
     except ValidationError as error:
-        raise VerbError("; ".join(error.messages)) from None
+        raise explain(error) from None
 
 
 def undeploy(name: str, *, actor: str) -> Generation:

@@ -11,7 +11,7 @@ from appliance import audit
 from appliance.catalog.errors import CatalogError
 from appliance.catalog.sources import parse_source
 from appliance.catalog.store import Store
-from appliance.errors import VerbError
+from appliance.errors import VerbError, explain
 from appliance.models import Deployment, InferenceModel, Revision
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def request_import(
                 _begin_again(entry)
             audit.record(actor, "import_model", name, source=canonical, task=task, quantization=quantization)
     except ValidationError as error:
-        raise VerbError("; ".join(error.messages)) from None
+        raise explain(error) from None
     return entry
 
 

@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from appliance import audit
-from appliance.errors import VerbError
+from appliance.errors import VerbError, explain
 from appliance.models import ApiKey
 from appliance.policies.snapshot import Generation
 from appliance.publish import touch_routes
@@ -52,7 +52,7 @@ def create_key(
             f"key {name!r} exists; its text cannot be shown again: revoke it first, or take another name"
         ) from None
     except ValidationError as error:
-        raise VerbError("; ".join(error.messages)) from None
+        raise explain(error) from None
     return CreatedKey(name, secret, generation)
 
 

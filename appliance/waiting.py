@@ -36,10 +36,13 @@ def wait_until_ready(name: str, *, timeout_s: float, say: Callable[[str], None])
         failed = [agent for agent in agents if agent.state == Agent.State.FAILED]
         if failed or time.monotonic() > deadline:
             cause = "failed to start" if failed else f"not ready within {timeout_s:g} s"
-            error = next(
-                (agent.error for agent in (failed or agents) if agent.error), "no agent has said anything"
+            error = next((agent.error for agent in (failed or agents) if agent.error), "")
+            if error:
+                raise DeploymentFailedError(f"deployment {name!r}: {cause}; its last log lines:\n{error}")
+            why = deployment.problem or "see `manage.py fleet`"
+            raise DeploymentFailedError(
+                f"deployment {name!r}: {cause}, {proven} of {wanted} agents are; it goes on: {why}"
             )
-            raise DeploymentFailedError(f"deployment {name!r}: {cause}; its last log lines:\n{error}")
         time.sleep(_POLL_S)
 
 

@@ -53,7 +53,7 @@ class ApplianceCommand(BaseCommand):
                 cursor.execute("SELECT 1 FROM appliance_routestate LIMIT 1")
         except DatabaseError as error:
             if "no such table" not in str(error):
-                raise _unusable_database(error) from None
+                raise unusable_database(error) from None
             home = settings.ENVIRONMENT.home
             raise CommandError(
                 f"there is no appliance in {home} yet: start one with `make run` or `manage.py up`, "
@@ -64,7 +64,7 @@ class ApplianceCommand(BaseCommand):
         except VerbError as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:
-            raise _unusable_database(error) from None
+            raise unusable_database(error) from None
         except OSError as error:
             raise CommandError(f"{error.strerror or error}: {error.filename or 'no file'}") from None
 
@@ -93,7 +93,8 @@ class ApplianceCommand(BaseCommand):
             raise CommandError("no worker is running, and this needs it: start the appliance with `make run`")
 
 
-def _unusable_database(error: DatabaseError) -> CommandError:
+def unusable_database(error: DatabaseError) -> CommandError:
+    """What to tell whoever asked, where the disk is full or the file damaged."""
     home = settings.ENVIRONMENT.home
     return CommandError(
         f"the database in {home} cannot be used: {error}; see to the disk, or restore a backup"

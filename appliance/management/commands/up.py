@@ -7,8 +7,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connections
+from django.db import DatabaseError, connections
 
+from appliance.management.base import unusable_database
 from appliance.supervisor.first_run import prepare
 from appliance.supervisor.leftovers import AlreadyRunningError, lock_home
 from appliance.supervisor.programs import appliance_programs
@@ -58,7 +59,10 @@ class Command(BaseCommand):
                 refuse_taken_ports(environment)
             except NotReadyError as error:
                 raise CommandError(str(error)) from None
-            prepare(environment)
+            try:
+                prepare(environment)
+            except DatabaseError as error:
+                raise unusable_database(error) from None
             try:
                 supervisor.start()
                 self._announce(supervisor, demo=demo, timeout_s=timeout)
