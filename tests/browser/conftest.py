@@ -13,6 +13,8 @@ ARGUMENTS = [
 
 
 CHROMIUM = Path("/usr/bin/chromium")
+#: Left behind by going to another page; broken off because this machine gained or lost a network interface.
+NO_PAGES_FAULT = ("ERR_ABORTED", "ERR_NETWORK_CHANGED")
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +42,17 @@ class Watched:
     def __init__(self, page):
         self.page = page
         self.errors = []
-        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        page.on("console", self._said)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("requestfailed", self._failed)
         page.on("response", self._answered)
 
+    def _said(self, message):
+        if message.type == "error" and not any(code in message.text for code in NO_PAGES_FAULT):
+            self.errors.append(message.text)
+
     def _failed(self, request):
-        if "ERR_ABORTED" not in (request.failure or ""):  # left behind by going to another page
+        if not any(code in (request.failure or "") for code in NO_PAGES_FAULT):
             self.errors.append(f"{request.url}: {request.failure}")
 
     def _answered(self, response):

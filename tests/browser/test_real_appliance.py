@@ -43,7 +43,8 @@ def viewer(appliance):
 
 def log_in(page, appliance, account):
     page.goto(f"{appliance.dashboard}/")
-    page.fill("input[name=username]", account[0])
+    expect(page.locator("input[name=username]")).to_be_focused()
+    page.keyboard.type(account[0])
     page.fill("input[name=password]", account[1])
     page.press("input[name=password]", "Enter")
     page.wait_for_selector("#overview")
