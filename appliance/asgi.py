@@ -4,7 +4,7 @@ import os
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
+from channels.security.websocket import AllowedHostsOriginValidator, WebsocketDenier
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "appliance.settings")
@@ -12,6 +12,7 @@ _pages = get_asgi_application()  # sets Django up; what follows needs the app re
 
 from django.conf import settings  # noqa: E402 - after Django is set up
 from django.contrib.staticfiles.finders import get_finders  # noqa: E402 - after Django is set up
+from django.urls import re_path  # noqa: E402 - after Django is set up
 from servestatic import ServeStaticASGI  # noqa: E402 - after Django is set up
 
 from dashboard.routing import websocket_urlpatterns  # noqa: E402 - after Django is set up
@@ -26,9 +27,14 @@ def _with_static_files(pages: object) -> ServeStaticASGI:
     return static
 
 
+#: Last: a path that leads nowhere is refused; the router would raise, and fill the log for strangers.
+_nowhere = re_path("", WebsocketDenier.as_asgi())
+
 application = ProtocolTypeRouter(
     {
         "http": _with_static_files(_pages),
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        "websocket": AllowedHostsOriginValidator(
+            AuthMiddlewareStack(URLRouter([*websocket_urlpatterns, _nowhere]))
+        ),
     }
 )
