@@ -35,6 +35,7 @@ def deploy(
             deployment, created = _wanted_deployment(name, entry)
             before: dict[str, object] = {"model": None if created else deployment.model.name}
             before |= {"min": deployment.min_agents, "max": deployment.max_agents}
+            revision = str(deployment.revision) if deployment.revision else None
             _set_bounds(deployment, min_agents, max_agents, new=created)
             deployment.model = entry
             deployment.clean_fields(exclude=("revision", "model"))
@@ -44,6 +45,8 @@ def deploy(
             changes: dict[str, tuple[object, object]] = {
                 k: (before[k], after[k]) for k in after if created or before[k] != after[k]
             }
+            if not created and str(deployment.revision) != revision:
+                changes["revision"] = (revision, str(deployment.revision))
             audit.record(actor, "deploy", name, **{key: new for key, (_, new) in changes.items()})
             return Deployed(deployment, touch_routes(), created, changes)
     except ValidationError as error:

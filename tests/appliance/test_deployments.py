@@ -57,7 +57,17 @@ def test_other_content_makes_a_new_revision():
     deploy("minilm", model="minilm", actor="test")
     changed = deploy("minilm", model="other", actor="test")
     assert str(changed.deployment.revision) == "minilm-2"
-    assert changed.changes == {"model": ("minilm", "other")}
+    assert changed.changes == {"model": ("minilm", "other"), "revision": ("minilm-1", "minilm-2")}
+
+
+def test_new_content_of_the_same_model_is_named_as_a_change():
+    """A model that was imported again with other content: the deploy that takes it over says so."""
+    entry = make_model()
+    deploy("minilm", model="minilm", actor="test")
+    entry.digest = "b" * 64
+    entry.save()
+    changed = deploy("minilm", model="minilm", actor="test")
+    assert changed.changes == {"revision": ("minilm-1", "minilm-2")}
 
 
 @pytest.mark.parametrize(
