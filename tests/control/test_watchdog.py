@@ -6,13 +6,14 @@ import threading
 import pytest
 from django.conf import settings
 
-from appliance.control import lease, runtime
+from appliance.control import imports, lease, runtime
 
 pytestmark = pytest.mark.django_db
 
 
 def test_outlives_a_queue_that_fails(monkeypatch):
     """A full disk fails the queue with an error that is not the ORM's; the next look asks again."""
+    monkeypatch.setattr(imports, "stopping", threading.Event())  # a stop says it to the whole process
     monkeypatch.setattr(lease, "beat_is_late", lambda limit_s: True)
     monkeypatch.setattr(runtime, "LATE_S", 0.01)
     monkeypatch.setattr(runtime, "_WATCH_EVERY_S", 0.01)
