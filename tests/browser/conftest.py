@@ -42,6 +42,7 @@ class Watched:
     def __init__(self, page):
         self.page = page
         self.errors = []
+        self.network_changed = False
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("requestfailed", self._failed)
@@ -52,6 +53,8 @@ class Watched:
             self.errors.append(message.text)
 
     def _failed(self, request):
+        # A script that was broken off is missed by every other one: nothing can be said of such a page.
+        self.network_changed |= "ERR_NETWORK_CHANGED" in (request.failure or "")
         if not any(code in (request.failure or "") for code in NO_PAGES_FAULT):
             self.errors.append(f"{request.url}: {request.failure}")
 
@@ -84,4 +87,4 @@ def open_page(browser):
     yield open_one
     for context, _ in opened:
         context.close()
-    assert [error for _, watched in opened for error in watched.errors] == []
+    assert [error for _, watched in opened if not watched.network_changed for error in watched.errors] == []
