@@ -1,0 +1,93 @@
+"""One request in, one answer out."""
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from .agents import Agents
+from .answers import Answers
+from .errors import Refusal
+from .files import make_folder
+from .host import Host
+from .places import Places
+from .requests import MAX_LINE_BYTES, Request, parse_request
+from .store import Store
+from .system import System
+
+
+class Steward:
+    """Carries out checked requests."""
+
+    def __init__(self, places: Places, system: System) -> None:
+        make_folder(places.home)
+        self._host = Host(places, system)
+        self._store = Store(places)
+        self._agents = Agents(places, system)
+
+    def serve(self, requests: BinaryIO, answers: Answers) -> int:
+        """Read one request, do it, answer. 0 where it was done, else 1."""
+        try:
+            request = parse_request(requests.readline(MAX_LINE_BYTES + 1))
+            answers.send({"ok": True, **self._do(request, requests, answers)})
+        except Refusal as refusal:
+            answers.send(refusal.as_answer())
+            return 1
+        except OSError as error:
+            answers.send(_as_refusal(error).as_answer())
+            return 1
+        except Exception as error:  # noqa: BLE001 - the caller must hear of it; details stay on the node
+            answers.send(Refusal("fault", f"the steward failed: {type(error).__name__}").as_answer())
+            return 1
+        return 0
+
+    def _do(self, request: Request, stream: BinaryIO, answers: Answers) -> dict[str, object]:
+        asked: Any = request.arguments
+        agents, store, host = self._agents, self._store, self._host
+        verbs: dict[str, Callable[[], dict[str, object] | None]] = {
+            "hello": host.hello,
+            "facts": host.facts,
+            "missing": lambda: store.missing(asked),
+            "receive": lambda: store.receive(**asked, stream=stream, answers=answers),
+            "install_release": lambda: store.install_release(asked["sha256"], answers),
+            "install_model": lambda: store.install_model(asked["manifest"], answers),
+            "write_agent": lambda: agents.write(asked),
+            "start": lambda: agents.start(asked["agent"]),
+            "stop": lambda: agents.stop(asked["agent"], kill=asked["kill"]),
+            "set_limits": lambda: agents.set_limits(asked["agent"], asked["memory_max_bytes"], asked["cpus"]),
+            "forget": lambda: agents.forget(asked["agent"]),
+            "status": lambda: {"agents": agents.status()},
+            "logs": lambda: agents.logs(asked["agent"], asked["lines"]),
+            "prune": lambda: self._prune(asked),
+            "reboot": host.reboot,
+            "power_off": host.power_off,
+            "retire": lambda: host.retire(agents),
+        }
+        return verbs[request.verb]() or {}
+
+    def _prune(self, asked: Any) -> dict[str, object]:
+        releases, models = self._agents.used()
+        return self._store.prune(
+            releases | set(asked["keep_releases"]), models | set(asked["keep_models"]), time.time()
+        )
+
+
+def _as_refusal(error: OSError) -> Refusal:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refusal("disk_full", "the node's disk is full", "make room on it, then try again")
+    if error.errno == errno.EROFS:
+        return Refusal("read_only", "the node's disk is read-only", "see the node's kernel log")
+    return Refusal("system", f"{error.strerror or error}: {error.filename or ''}".strip(": "))
+
+
+def main() -> int:
+    """Serve one request of standard input, as root, with the places that are built in."""
+    os.umask(0o022)
+    os.chdir("/")
+    answers = Answers(sys.stdout.buffer)
+    if len(sys.argv) > 1 or os.geteuid() != 0:
+        answers.send(Refusal("bad_request", "the steward runs as root and takes no arguments").as_answer())
+        return 1
+    return Steward(Places(), System()).serve(sys.stdin.buffer, answers)
