@@ -55,7 +55,7 @@ class Release:
 def build_steward() -> bytes:
     """The steward as one executable file; the same bytes for the same sources."""
     packed = io.BytesIO(b"")
-    packed.write(b"#!/usr/bin/python3 -IB\n")
+    packed.write(b"#!/usr/bin/python3 -ISB\n")
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_STORED) as archive:
         _pack(archive, "__main__.py", b"import sys\n\nfrom steward.main import main\n\nsys.exit(main())\n")
         for path in sorted((CHECKOUT / "provisioning" / "steward").glob("*.py")):

@@ -41,8 +41,8 @@ def run_on_all(
     """Run `work(name)` for every node and yield outcomes as they come. No name may come twice.
 
     At most `concurrency` nodes are worked on at a time, each in a thread of its own; names are drawn
-    only when there is room. One that takes longer than `limit_s` is given up with Hung and gives its place to the
-    next: `work` must have time limits of its own, so that its thread ends soon after.
+    only when there is room. One that takes longer than `limit_s` is given up with Hung and gives its
+    place to the next: `work` must have time limits of its own, so that its thread ends soon after.
     """
     waiting = iter(names)
     done: queue.SimpleQueue[Outcome[T]] = queue.SimpleQueue()

@@ -74,7 +74,11 @@ class RemoteNode:
         self._client.ask("forget", agent=agent)
 
     def exit_code(self, agent: str) -> int | None:
-        """How it ended: its exit code, or minus the signal. None while it runs and where it never ran."""
+        """How it ended: its exit code, or minus the signal.
+
+        None while it runs, where it never ran, and where it ended as it should after a stop: systemd forgets
+        a stopped unit that did not fail.
+        """
         unit = self.status().get(agent, {}).get("unit", {})
         kind = _number(unit.get("ExecMainCode"))
         if unit.get("ActiveState") in _LIVING or kind == 0:

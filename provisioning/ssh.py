@@ -331,7 +331,8 @@ def _authenticate(
             allowed = ", ".join(refused.allowed_types)
             raise errors.WrongPassword(f"{who} takes no password, only {allowed}") from None
         except paramiko.AuthenticationException as refused:
-            raise _auth_error(refused, errors.WrongPassword(f"{who} does not take this password")) from None
+            failure = _broken_login(refused) or errors.WrongPassword(f"{who} does not take this password")
+            raise failure from None
         return
     for key in keys:
         with contextlib.suppress(paramiko.BadAuthenticationType):
@@ -339,22 +340,20 @@ def _authenticate(
                 if not transport.auth_publickey(address.user, key):
                     return
             except paramiko.AuthenticationException as refused:
-                told = _auth_error(refused, None)
-                if told is not None:
-                    raise told from None
+                broken = _broken_login(refused)
+                if broken is not None:
+                    raise broken from None
     raise errors.KeyRefused(f"{who} does not take the key")
 
 
-def _auth_error(
-    refused: paramiko.AuthenticationException, otherwise: errors.NodeError | None
-) -> errors.NodeError | None:
-    """What stands behind a failed log-in: paramiko says time-outs and broken lines that way, too."""
+def _broken_login(refused: paramiko.AuthenticationException) -> errors.NodeError | None:
+    """What else may stand behind a refused log-in: paramiko says time-outs and broken lines that way, too."""
     text = str(refused).lower()
     if "timeout" in text:
         return errors.Hung("the box did not answer the log-in in time")
     if "transport" in text or "lost" in text:
         return errors.ConnectionLost("the connection broke during the log-in")
-    return otherwise
+    return None
 
 
 @contextlib.contextmanager

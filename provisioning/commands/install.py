@@ -66,10 +66,13 @@ def write_authorized_keys() -> str:
 
 
 def sudo_rule() -> bytes:
-    """That account may run exactly that program, with no arguments, without a password, and nothing else."""
+    """That account may run exactly that program, with no arguments, without a password, and nothing else.
+
+    The steward logs what it changes itself; sudo logs what it refuses.
+    """
     return (
         f"# Written by millwright: the appliance's key may run its steward, nothing else.\n"
-        f"Defaults:{ACCOUNT} !requiretty, !use_pty, env_reset, umask=0022\n"
+        f"Defaults:{ACCOUNT} !requiretty, !use_pty, !pam_session, !log_allowed, env_reset, umask=0022\n"
         f'{ACCOUNT} ALL=(root) NOPASSWD: {STEWARD} ""\n'
     ).encode()
 

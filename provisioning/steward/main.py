@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import syslog
 import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -13,7 +14,7 @@ from .errors import Refusal
 from .files import make_folder
 from .host import Host
 from .places import Places
-from .requests import MAX_LINE_BYTES, Request, parse_request
+from .requests import MAX_LINE_BYTES, READING, Request, parse_request
 from .store import Store
 from .system import System
 
@@ -21,7 +22,10 @@ from .system import System
 class Steward:
     """Carries out checked requests."""
 
-    def __init__(self, places: Places, system: System) -> None:
+    def __init__(
+        self, places: Places, system: System, note: Callable[[str], None] = lambda _line: None
+    ) -> None:
+        self._write_note = note
         make_folder(places.home)
         self._host = Host(places, system)
         self._store = Store(places)
@@ -31,6 +35,7 @@ class Steward:
         """Read one request, do it, answer. 0 where it was done, else 1."""
         try:
             request = parse_request(requests.readline(MAX_LINE_BYTES + 1))
+            self._note(request)
             answers.send({"ok": True, **self._do(request, requests, answers)})
         except Refusal as refusal:
             answers.send(refusal.as_answer())
@@ -42,6 +47,12 @@ class Steward:
             answers.send(Refusal("fault", f"the steward failed: {type(error).__name__}").as_answer())
             return 1
         return 0
+
+    def _note(self, request: Request) -> None:
+        """Leave a line on the node for whatever may change it."""
+        if request.verb not in READING:
+            about = request.arguments.get("agent") or request.arguments.get("sha256") or ""
+            self._write_note(f"{request.verb} {about}".strip())
 
     def _do(self, request: Request, stream: BinaryIO, answers: Answers) -> dict[str, object]:
         asked: Any = request.arguments
@@ -86,8 +97,9 @@ def main() -> int:
     """Serve one request of standard input, as root, with the places that are built in."""
     os.umask(0o022)
     os.chdir("/")
+    syslog.openlog("millwright-steward")
     answers = Answers(sys.stdout.buffer)
     if len(sys.argv) > 1 or os.geteuid() != 0:
         answers.send(Refusal("bad_request", "the steward runs as root and takes no arguments").as_answer())
         return 1
-    return Steward(Places(), System()).serve(sys.stdin.buffer, answers)
+    return Steward(Places(), System(), syslog.syslog).serve(sys.stdin.buffer, answers)

@@ -239,3 +239,5 @@ _VERBS: Final[dict[str, dict[str, "Check | _Optional"]]] = {
     "retire": {},
 }
 VERBS: Final = tuple(sorted(_VERBS))
+#: Verbs that change nothing on the node.
+READING: Final = frozenset({"hello", "facts", "missing", "status", "logs"})
