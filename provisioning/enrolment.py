@@ -1,5 +1,6 @@
 """From a bare box to a node whose steward answers the appliance's key; then what the steward is used for."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ def make_first_contact(
     identity: Identity,
     log: Log,
     connect: Connect = ssh.connect,
+    clock: Callable[[], float] = time.time,
 ) -> Enrolled:
     """Log in as a person would, install account, steward, rule and key, and see that the key works.
 
@@ -46,7 +48,7 @@ def make_first_contact(
     password = way.password if isinstance(way, Password) else None
     carrier = connect(address, host_key, way)
     try:
-        facts = Runner(carrier, log).first_contact(wanted, password)
+        facts = Runner(carrier, log).first_contact(wanted, password, clock)
         runner = Runner(carrier, log)
     finally:
         carrier.close()

@@ -88,16 +88,16 @@ def connect(
     Raises Unreachable, WrongPort, HostKeyChanged, WrongPassword, KeyRefused, KeyUnusable, Hung and
     ConnectionLost.
     """
-    keys = _keys(way)
-    transport = _open_pinned(address, pinned, connect_s)
-    try:
-        transport.auth_timeout = auth_s
-        with _translated(address):
-            _authenticate(transport, address, way, keys)
-        transport.set_keepalive(_KEEPALIVE_S)
-    except BaseException:
-        transport.close()
-        raise
+    with _keys(way) as keys:
+        transport = _open_pinned(address, pinned, connect_s)
+        try:
+            transport.auth_timeout = auth_s
+            with _translated(address):
+                _authenticate(transport, address, way, keys)
+            transport.set_keepalive(_KEEPALIVE_S)
+        except BaseException:
+            transport.close()
+            raise
     return SshCarrier(transport, address)
 
 
@@ -262,10 +262,17 @@ def _open(address: Address, kinds: tuple[str, ...], connect_s: float) -> paramik
         transport.get_security_options().key_types = names
         with _translated(address):
             transport.start_client(timeout=connect_s)
+            _check_started(transport)
     except BaseException:
         (transport or stream).close()
         raise
     return transport
+
+
+def _check_started(transport: paramiko.Transport) -> None:
+    """At its time-out `start_client` returns as if all were well."""
+    if not transport.initial_kex_done:
+        raise transport.get_exception() or TimeoutError
 
 
 def _dial(address: Address, connect_s: float) -> socket.socket:
@@ -279,8 +286,24 @@ def _dial(address: Address, connect_s: float) -> socket.socket:
         raise errors.Unreachable(f"{address} did not answer within {connect_s:g} s") from None
     except OSError as error:
         raise errors.Unreachable(f"{address} cannot be reached: {error.strerror or error}") from None
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _check_greeting(stream.recv(4, socket.MSG_PEEK), address)
+    except OSError as error:
+        stream.close()
+        raise _broken(error, address) from None
+    except errors.NodeError:
+        stream.close()
+        raise
     return stream
+
+
+def _check_greeting(first: bytes, address: Address) -> None:
+    """An SSH server speaks first, and says so."""
+    if not first:
+        raise errors.ConnectionLost(f"{address} takes connections, and ends them at once")
+    if not b"SSH-".startswith(first):
+        raise errors.WrongPort(f"{address} answers, but not as an SSH server")
 
 
 def _shown(transport: paramiko.Transport) -> HostKey:
@@ -288,24 +311,29 @@ def _shown(transport: paramiko.Transport) -> HostKey:
     return HostKey(fingerprint(key.asbytes()), key.get_name())
 
 
-def _keys(way: Way) -> list[paramiko.PKey]:
-    """The keys to offer. Raises KeyUnusable."""
+@contextlib.contextmanager
+def _keys(way: Way) -> Iterator[list[paramiko.PKey]]:
+    """The keys to offer; an agent's can be used inside only. Raises KeyUnusable."""
     match way:
         case Password():
-            return []
+            yield []
         case KeyText(private):
-            return [_parse_key(private.reveal(), None, "the appliance's key")]
+            yield [_parse_key(private.reveal(), None, "the appliance's key")]
         case KeyFile(path, passphrase):
             try:
                 text = path.read_text()
             except (OSError, ValueError) as error:
                 raise errors.KeyUnusable(f"key file {str(path)!r} cannot be read: {error}") from None
-            return [_parse_key(text, passphrase, f"key file {str(path)!r}")]
+            yield [_parse_key(text, passphrase, f"key file {str(path)!r}")]
         case SshAgent():
-            keys = list(paramiko.Agent().get_keys())
-            if not keys:
-                raise errors.KeyUnusable("ssh-agent holds no key", remedy="add one with ssh-add")
-            return list[paramiko.PKey](keys)
+            agent = paramiko.Agent()
+            try:
+                keys = list[paramiko.PKey](agent.get_keys())
+                if not keys:
+                    raise errors.KeyUnusable("ssh-agent holds no key", remedy="add one with ssh-add")
+                yield keys
+            finally:
+                agent.close()
 
 
 def _parse_key(text: str, passphrase: Secret | None, name: str) -> paramiko.PKey:

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import signal
 import sys
 import syslog
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from .agents import Agents
 from .answers import Answers
@@ -15,8 +16,11 @@ from .files import make_folder
 from .host import Host
 from .places import Places
 from .requests import MAX_LINE_BYTES, READING, Request, parse_request
-from .store import Store
+from .store import Readable, Store
 from .system import System
+
+#: Longer than the appliance waits for anything.
+IDLE_S: Final = 60
 
 
 class Steward:
@@ -31,7 +35,7 @@ class Steward:
         self._store = Store(places)
         self._agents = Agents(places, system)
 
-    def serve(self, requests: BinaryIO, answers: Answers) -> int:
+    def serve(self, requests: Readable, answers: Answers) -> int:
         """Read one request, do it, answer. 0 where it was done, else 1."""
         try:
             request = parse_request(requests.readline(MAX_LINE_BYTES + 1))
@@ -54,7 +58,7 @@ class Steward:
             about = request.arguments.get("agent") or request.arguments.get("sha256") or ""
             self._write_note(f"{request.verb} {about}".strip())
 
-    def _do(self, request: Request, stream: BinaryIO, answers: Answers) -> dict[str, object]:
+    def _do(self, request: Request, stream: Readable, answers: Answers) -> dict[str, object]:
         asked: Any = request.arguments
         agents, store, host = self._agents, self._store, self._host
         verbs: dict[str, Callable[[], dict[str, object] | None]] = {
@@ -85,6 +89,28 @@ class Steward:
         )
 
 
+class Patient:
+    """Standard input, for a caller who may have gone: a read that takes too long ends the steward."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readline(self, limit: int) -> bytes:
+        """One line."""
+        return self._timed(lambda: self._stream.readline(limit))
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, fewer at the end."""
+        return self._timed(lambda: self._stream.read(size))
+
+    def _timed(self, read: Callable[[], bytes]) -> bytes:
+        signal.alarm(IDLE_S)
+        try:
+            return read()
+        finally:
+            signal.alarm(0)
+
+
 def _as_refusal(error: OSError) -> Refusal:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Refusal("disk_full", "the node's disk is full", "make room on it, then try again")
@@ -102,4 +128,4 @@ def main() -> int:
     if len(sys.argv) > 1 or os.geteuid() != 0:
         answers.send(Refusal("bad_request", "the steward runs as root and takes no arguments").as_answer())
         return 1
-    return Steward(Places(), System(), syslog.syslog).serve(sys.stdin.buffer, answers)
+    return Steward(Places(), System(), syslog.syslog).serve(Patient(sys.stdin.buffer), answers)

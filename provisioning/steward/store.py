@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol
 
 from .answers import Answers
 from .errors import Refusal
@@ -28,6 +28,13 @@ _BUSY_S: Final = 5.0
 _STAGED_KEPT_S: Final = 3600
 #: What a model's digest does not cover.
 _UNDIGESTED: Final = ("digest", "source", "size_bytes")
+
+
+class Readable(Protocol):
+    """Where bytes come from."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self, limit: int, /) -> bytes: ...
 
 
 class Store:
@@ -50,7 +57,7 @@ class Store:
         }
 
     def receive(
-        self, sha256: str, total: int, offset: int, stream: BinaryIO, answers: Answers
+        self, sha256: str, total: int, offset: int, stream: Readable, answers: Answers
     ) -> dict[str, object]:
         """Append `total - offset` bytes of the stream to what is here; whole files are checked and kept.
 
@@ -74,7 +81,7 @@ class Store:
             path.replace(self._places.blob(sha256))
         return {"have": total, "complete": True}
 
-    def _append(self, file: BinaryIO, offset: int, total: int, stream: BinaryIO, answers: Answers) -> str:
+    def _append(self, file: BinaryIO, offset: int, total: int, stream: Readable, answers: Answers) -> str:
         digest = hashlib.sha256()
         file.seek(0)
         left = offset

@@ -139,8 +139,11 @@ def test_the_key_opens_the_steward_and_nothing_else(boot, mill):
         assert b"root:" not in done.stdout and b"uid=" not in done.stdout
         assert b'"bad_request"' in done.stdout
     transport = carrier._transport
-    with pytest.raises(paramiko.SSHException):
-        paramiko.SFTPClient.from_transport(transport)
+    transfer = transport.open_session()
+    transfer.invoke_subsystem("sftp")
+    transfer.sendall(b"\0\0\0\5\1\0\0\0\3\n")  # the first packet of a file transfer, and a line's end
+    transfer.shutdown_write()
+    assert b'"bad_request"' in transfer.makefile().read()
     with pytest.raises(paramiko.SSHException):
         transport.open_channel("direct-tcpip", ("127.0.0.1", 22), ("127.0.0.1", 1))
     with pytest.raises(paramiko.SSHException):

@@ -72,7 +72,9 @@ def test_what_is_no_request_is_refused(line):
     assert caught.value.code == "bad_request"
 
 
-@pytest.mark.parametrize("path", ["../x", "/x", "a/../x", "a//b", "", ".", "..", "a/.", ".hidden", "a\nb", "a/b/c/d/e/f", 7])
+@pytest.mark.parametrize(
+    "path", ["../x", "/x", "a/../x", "a//b", "", ".", "..", "a/.", ".hidden", "a\nb", "a/b/c/d/e/f", 7]
+)
 def test_model_files_stay_inside_their_model(path):
     """A manifest cannot name a file that lies elsewhere."""
     manifest = {"digest": SHA, "files": [{"path": path, "bytes": 3, "sha256": SHA}]}
@@ -116,13 +118,22 @@ def test_hostile_configurations_stay_data(name, value, tmp_path_factory):
     config = {str(name): value}
     with watched(tmp_path_factory) as steward:
         (steward._store._places.release(SHA)).mkdir()
-        request = {"agent": AGENT, "release": SHA, "config": config, "certificate": CERTIFICATE, "key": KEY, "ca": CERTIFICATE}
+        request = {
+            "agent": AGENT,
+            "release": SHA,
+            "config": config,
+            "certificate": CERTIFICATE,
+            "key": KEY,
+            "ca": CERTIFICATE,
+        }
         code, _ = ask(steward, json.dumps({"verb": "write_agent", **request}).encode() + b"\n")
         unit = steward._store._places.unit(AGENT)
         if code == 0:
             written = json.loads((steward._store._places.agent(AGENT) / "config.json").read_text())
             assert written["agent"] == AGENT and written["model_dir"] is None
-            assert set(written["tls"].values()) <= {str(steward._store._places.agent(AGENT) / one) for one in ("ca.pem", "cert.pem", "key.pem")}
+            assert set(written["tls"].values()) <= {
+                str(steward._store._places.agent(AGENT) / one) for one in ("ca.pem", "cert.pem", "key.pem")
+            }
             assert unit.read_text().count("ExecStart=") == 1
         else:
             assert not unit.exists()
