@@ -35,9 +35,7 @@ class Group:
     def __init__(self, name: str):
         self.unified, self._cpu, hierarchies = find_hierarchies(Path("/proc/self/mountinfo").read_text())
         if self.unified is None:
-            raise RuntimeError(
-                "this machine has no cgroup v2 mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
-            )
+            raise RuntimeError("no cgroup v2: mount -t cgroup2 cgroup2 /sys/fs/cgroup")
         self.name = name
         self.folders = [hierarchy / name for hierarchy in hierarchies]
 
@@ -71,7 +69,7 @@ class Group:
         except FileNotFoundError:
             return
 
-    def freeze(self, frozen: bool) -> None:
+    def freeze(self, *, frozen: bool) -> None:
         """Let none of its processes run (or let them run again); returns when it is so."""
         folder = self.unified / self.name
         (folder / "cgroup.freeze").write_text(str(int(frozen)))

@@ -29,14 +29,15 @@ class Line:
 
 
 class Machine:
-    """One machine, off until `switch_on`. Rebooted from inside it starts again, powered off from inside it stays off.
+    """One machine, off until `switch_on`; rebooted from inside it starts again, powered off it stays off.
 
-    A thread of its own waits for its process, which the kernel kills when that thread ends: a test run that is
-    killed takes its machines with it.
+    A thread of its own waits for its process, which the kernel kills when that thread ends: so a killed test
+    run takes its machines with it.
     """
 
     def __init__(self, network: Network, index: int, hostname: str, tree: Path, disk_bytes: int):
         self.network, self.hostname, self.tree, self.disk_bytes = network, hostname, tree, disk_bytes
+        self.address = network.address(index)
         self.id = f"{network.bridge}-{index}"
         self.device = f"vb-{self.id}"
         self.folder = network.folder / hostname
@@ -162,8 +163,8 @@ class Machine:
         self._await_disk()
         if has_link(self.device):
             remove_link(self.device)
-        # New for each start: Linux counts the kills of a group, and kills what is cloned from a group with one
-        # count into a group with another, as a newer systemd does for each service.
+        # New for each start: Linux counts the kills of a group, and kills what is cloned from a group with
+        # one count into a group with another, as a newer systemd does for each service.
         self.group.remove()
         self.group.make()
         self.limit_cpus(self.cpus)
@@ -195,11 +196,14 @@ class Machine:
 
     def _command(self) -> list[str]:
         # When this process's thread ends the kernel kills unshare, and with it all in its process namespace.
-        apart = "setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc sh".split()
+        apart = (
+            "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child",
+            "--mount-proc", "sh",
+        )  # fmt: skip
         options = (
-            "--quiet --boot --register=no --keep-unit --settings=no --console=pipe --link-journal=no"
-            " --resolv-conf=off --timezone=off"
-        ).split()
+            "--quiet", "--boot", "--register=no", "--keep-unit", "--settings=no", "--console=pipe",
+            "--link-journal=no", "--resolv-conf=off", "--timezone=off",
+        )  # fmt: skip
         return [
             *apart, str(BOOT), str(self.folder), str(self.tree), "systemd-nspawn", *options,
             f"--directory={self.folder}/root", f"--machine={self.id}", f"--hostname={self.hostname}",

@@ -1,7 +1,7 @@
 """The fleet's own network: a bridge in the current network namespace with a free 10.77.N.0/24.
 
-A fleet holds a lock file in RUN while it lives. Whatever a killed run left (processes, bridge, control groups,
-disks) is found by lock files that nobody holds, and removed by the next run.
+A fleet holds a lock file in RUN while it lives. Whatever a killed run left (bridge, control groups, disks) is
+found by lock files that nobody holds, and removed by the next run.
 """
 
 import contextlib
@@ -169,9 +169,10 @@ def _try_lock(path: Path):
     handle = path.open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(handle.fileno()).st_ino != path.stat().st_ino:
-            raise BlockingIOError  # removed and made anew by another meanwhile
+        ours = os.fstat(handle.fileno()).st_ino == path.stat().st_ino
     except (BlockingIOError, FileNotFoundError):
+        ours = False
+    if not ours:  # held, or removed and perhaps made anew by another meanwhile
         handle.close()
         return None
     handle.seek(0)

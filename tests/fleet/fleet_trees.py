@@ -1,7 +1,7 @@
 """The file trees that hosts start from: made by debootstrap once, kept outside the repository.
 
-A tree is named by its release and a digest of how it is made, built beside its place and renamed into it, so that
-a killed build leaves nothing that could be taken for a tree. Two test runs may ask for the same one at once.
+A tree is named by its release and a digest of how it is made, built beside its place and renamed into it: a
+killed build leaves nothing that could be taken for a tree. Two test runs may ask for the same one at once.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ def find_mirror(targets: str) -> str | None:
     """The Debian mirror among the lines of `apt-get indextargets`; None leaves the choice to debootstrap."""
     for line in targets.splitlines():
         address, _, suite = line.strip().partition(" ")
-        if address.startswith(("http://", "https://")) and address.rstrip("/").endswith("/debian"):
-            if "-" not in suite.replace("-updates", "").replace("-backports", ""):
-                return address.rstrip("/")
+        plain = "-" not in suite.replace("-updates", "").replace("-backports", "")
+        if plain and address.startswith(("http://", "https://")) and address.rstrip("/").endswith("/debian"):
+            return address.rstrip("/")
     return None
 
 
@@ -78,16 +78,9 @@ def _build(release: str, place: Path, log: Path) -> None:
     building = place.with_name(place.name + ".building")
     # Its mounts and children live in namespaces of their own, and so end with it however it ends.
     wrap = [
-        "setpriv",
-        "--pdeathsig",
-        "KILL",
-        "unshare",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-    ]
+        "setpriv", "--pdeathsig", "KILL",
+        "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+    ]  # fmt: skip
     recipe = ["sh", str(RECIPE), release, str(building), PASSWORD, ",".join(PACKAGES), *_mirror()]
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     with log.open("w") as output:

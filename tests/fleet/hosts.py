@@ -18,6 +18,7 @@ import subprocess
 import time
 import uuid
 from pathlib import Path
+from typing import Self
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -40,6 +41,7 @@ TOOLS = (
 )
 DISK_BYTES = 4 << 30
 READY_TIMEOUT_S = 90.0
+INSIDE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 __all__ = ["ASKED", "GUEST", "PASSWORD", "ROOT", "SUDOER", "Fleet", "Host", "why_not"]
 
@@ -60,7 +62,10 @@ def why_not() -> str | None:
 
 
 class Fleet:
-    """The hosts of one test run and their network. `close` leaves nothing behind; so does the next run after a kill."""
+    """The hosts of one test run and their network.
+
+    `close` leaves nothing behind; after a kill the next run's `Fleet()` clears up.
+    """
 
     def __init__(self, cache: Path | None = None):
         self._cache = cache or cache_folder()
@@ -68,7 +73,7 @@ class Fleet:
         self.hosts: dict[str, Host] = {}
         self._started = 0
 
-    def __enter__(self) -> "Fleet":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
@@ -88,7 +93,8 @@ class Fleet:
         assert re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name), f"no host name: {name}"
         assert name not in self.hosts, f"{name} is there already"
         assert self._started < 240, "this fleet's network has no address left"
-        host = Host(self.network, self._started, name, release, tree(release, self._cache), disk_bytes)
+        base = tree(release, self._cache)
+        host = Host(name, release, Machine(self.network, self._started, name, base, disk_bytes))
         self._started += 1
         self.hosts[name] = host
         host.limit_cpus(cpus)
@@ -111,13 +117,13 @@ class Fleet:
 
 
 class Host:
-    """One host. All its methods may be called from any thread; those that wait raise TimeoutError in the end."""
+    """One host. Its methods may be called from any thread; those that wait raise TimeoutError in the end."""
 
     port = 22
 
-    def __init__(self, network: Network, index: int, name: str, release: str, base: Path, disk_bytes: int):
-        self.name, self.release, self.address = name, release, network.address(index)
-        self.machine = Machine(network, index, name, base, disk_bytes)
+    def __init__(self, name: str, release: str, machine: Machine):
+        self.name, self.release, self.machine = name, release, machine
+        self.address = machine.address
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.release} {self.address}>"
@@ -156,11 +162,11 @@ class Host:
 
     def hang(self) -> None:
         """Nothing in it runs any more; its kernel still takes connections and data."""
-        self.machine.group.freeze(True)
+        self.machine.group.freeze(frozen=True)
 
     def resume(self) -> None:
         """Let it run again after `hang`."""
-        self.machine.group.freeze(False)
+        self.machine.group.freeze(frozen=False)
 
     def limit_cpus(self, cpus: float | None) -> None:
         """Let it use so many CPUs in all, now and after restarts; None: no bound."""
@@ -217,21 +223,22 @@ class Host:
     # -- inside
 
     def run(
-        self, script: str, *, input: str | None = None, check: bool = True, timeout_s: float = 60.0
-    ) -> str:  # noqa: A002 - as subprocess has it
-        """The standard output of a shell script run as root inside, without SSH; AssertionError where it fails."""
+        self, script: str, *, given: str | None = None, check: bool = True, timeout_s: float = 60.0
+    ) -> str:
+        """The output of a shell script run as root inside, without SSH; `given` is its input.
+
+        AssertionError with what it said where it fails.
+        """
         leader = self.machine.leader()
         assert leader is not None, f"{self.name} is off"
-        inside = ["nsenter", "--target", str(leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
-                  "--root", "--wd", "--", "/bin/sh", "-c", script]  # fmt: skip
-        environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LC_ALL": "C.UTF-8",
-        }
-        given = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
+        inside = [
+            "nsenter", "--target", str(leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
+            "--root", "--wd", "--", "/bin/sh", "-c", script,
+        ]  # fmt: skip
+        source = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
         done = subprocess.run(
-            inside, capture_output=True, text=True, check=False, timeout=timeout_s, env=environment,
-            errors="replace", **given,
+            inside, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s,
+            env=INSIDE, **source,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{self}: {script}: exit {done.returncode}: {done.stderr}"
         return done.stdout
@@ -242,7 +249,7 @@ class Host:
 
     def set_password(self, user: str, password: str) -> None:
         """Give an account another password (all have PASSWORD at first)."""
-        self.run("chpasswd", input=f"{user}:{password}\n")
+        self.run("chpasswd", given=f"{user}:{password}\n")
 
     def authorize(self, user: str, public_key: str) -> None:
         """Let the holder of a key (one line as in id_ed25519.pub) log in."""
@@ -250,7 +257,7 @@ class Host:
         self.run(
             f"install -d -m 0700 -o {user} -g {user} {home}/.ssh && cat >>{home}/.ssh/authorized_keys"
             f" && chown {user}:{user} {home}/.ssh/authorized_keys && chmod 0600 {home}/.ssh/authorized_keys",
-            input=f"{public_key}\n",
+            given=f"{public_key}\n",
         )
 
     def stop_sshd(self) -> None:
@@ -265,8 +272,8 @@ class Host:
     def change_host_key(self) -> None:
         """Give it other host keys, as after a new installation."""
         for name, (private, public) in _new_host_keys().items():
-            self.run(f"umask 077 && cat >/etc/ssh/{name}", input=private)
-            self.run(f"cat >/etc/ssh/{name}.pub", input=public)
+            self.run(f"umask 077 && cat >/etc/ssh/{name}", given=private)
+            self.run(f"cat >/etc/ssh/{name}.pub", given=public)
         self.run("systemctl restart ssh.service")
         self.wait_ready()
 
@@ -288,7 +295,7 @@ class Host:
     def spoil_line(
         self, *, delay_ms: float = 0.0, loss_percent: float = 0.0, rate_mbit: float | None = None
     ) -> None:
-        """Delay and lose its packets each way, and bound what comes to it; without arguments: a good line again."""
+        """Delay and lose its packets each way, bound the rate of what comes to it; nothing given: undo it."""
         self._rewire(delay_ms=delay_ms, loss_percent=loss_percent, rate_mbit=rate_mbit)
 
     def _rewire(self, **changes: object) -> None:

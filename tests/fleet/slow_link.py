@@ -2,9 +2,9 @@
 
     slow_link.py DELAY_MS LOSS_PERCENT
 
-The kernel hands each packet's number here (netfilter queue QUEUE) and keeps the packet until it is told what to do.
-So this needs no traffic-shaping module, which small kernels lack. It says `ready` once the queue is its own, and ends
-when its input does.
+The kernel hands each packet's number here (netfilter queue QUEUE) and keeps the packet until it is told what
+to do, so no traffic-shaping module is needed, which small kernels lack. It says `ready` once the queue is its
+own, and ends when its input does.
 """
 
 import collections

@@ -65,7 +65,7 @@ def test_power_cut(host):
 
 
 def test_reboot_from_inside(host):
-    """A reboot ordered over SSH is one: it shuts down in order, starts again, and keeps its disk and its line."""
+    """A reboot ordered over SSH shuts down in order, starts again, and keeps the disk and the line."""
     host.spoil_line(delay_ms=20)
     host.run("echo kept >/root/mark")
     with log_in(host, SUDOER) as client, contextlib.suppress(paramiko.SSHException, OSError, EOFError):
@@ -80,7 +80,7 @@ def test_reboot_from_inside(host):
 
 
 def test_power_off_from_inside(host):
-    """A host that powers itself off stays off until it is switched on; so does one whose button was pressed."""
+    """A host that powers itself off stays off until switched on; so does one whose button was pressed."""
     host.run("systemctl --no-block poweroff")
     host.machine.wait_off(60.0)
     with pytest.raises(OSError, match=r"timed out|[Nn]o route"):
@@ -200,7 +200,7 @@ def _datagrams_that_arrive(host, count):
     """How many of `count` datagrams sent to the host come in."""
     result = []
     host.run("rm -f /run/sink")
-    counting = threading.Thread(target=lambda: result.append(host.run("python3 -", input=SINK)))
+    counting = threading.Thread(target=lambda: result.append(host.run("python3 -", given=SINK)))
     counting.start()
     wait_until(lambda: host.run("cat /run/sink 2>/dev/null", check=False) == "bound\n", 20.0, "the sink")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:

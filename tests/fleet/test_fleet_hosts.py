@@ -14,7 +14,7 @@ HARDENED = (
 
 
 def test_hosts_are_separate_machines(boot):
-    """Each has its own systemd, journal, identity and host keys, and what runs on one is unknown to the other."""
+    """Each has its own systemd, journal, identity and host keys, and knows nothing of the other's."""
     hosts = [boot("alpha", "bookworm", wait=False), boot("beta", "trixie", wait=False)]
     for host in hosts:
         host.wait_ready()

@@ -1,4 +1,4 @@
-"""Nothing stays behind: not of a fleet that was closed, nor of a run that was killed, nor of a half-made tree."""
+"""Nothing stays behind: not of a closed fleet, nor of a run that was killed, nor of a half-made tree."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def recipe(fleet, tmp_path, monkeypatch):
 
 
 def test_closed_fleet_leaves_nothing(fleet):
-    """Two fleets live side by side; one that closes takes all of its own with it and nothing of the other's."""
+    """Two fleets live side by side; one that closes takes its own with it and nothing of the other's."""
     with Fleet() as other:
         assert other.network.number != fleet.network.number
         other.start("alpha", wait=False)
@@ -68,7 +68,7 @@ def test_killed_run(fleet, tmp_path, monkeypatch):
 
 
 def test_tree_is_made_once(recipe):
-    """Whoever asks at the same time gets the same tree, made once; one that was left half-made is made anew."""
+    """Those who ask at the same time get one tree, made once; what was left half-made is removed."""
     cache = recipe(RECIPE)
     half = cache / "trees" / "bookworm-0123456789ab.building"
     half.mkdir(parents=True)
