@@ -11,9 +11,9 @@ from provisioning.errors import KeyRefused, StewardMissing
 from provisioning.facts.box import BoxFacts
 from provisioning.hostkeys import HostKey
 from provisioning.identity import Identity
+from provisioning.login import Address, KeyText, Password, Way
 from provisioning.planning import Wanted
 from provisioning.runner import Log, Runner
-from provisioning.ssh import Address, KeyText, Password, Way
 from provisioning.steward_client import StewardClient
 from provisioning.transport import Carrier
 

@@ -7,15 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from io import StringIO
-from pathlib import Path
 from typing import Final
 
 import paramiko
 
 from provisioning import errors
 from provisioning.hostkeys import KEY_TYPES, HostKey, check_pin, fingerprint, kinds_to_try
+from provisioning.login import Address, KeyFile, KeyText, Password, SshAgent, Way
 from provisioning.transport import DEFAULT_LIMITS, Kept, Limits, OnOutput, Result, Secret
 
 CONNECT_S: Final = 10.0
@@ -27,48 +26,6 @@ _RSA_NAMES: Final = ("rsa-sha2-512", "rsa-sha2-256")
 
 # It logs refused passwords and broken connections as errors, with tracebacks; ours say it in one line.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-
-@dataclass(frozen=True, slots=True)
-class Password:
-    """Log in with a password."""
-
-    password: Secret
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFile:
-    """Log in with a private key in a file."""
-
-    path: Path
-    passphrase: Secret | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyText:
-    """Log in with a private key that is at hand: the appliance's own."""
-
-    private: Secret
-
-
-@dataclass(frozen=True, slots=True)
-class SshAgent:
-    """Log in with any key of the ssh-agent that `SSH_AUTH_SOCK` names."""
-
-
-Way = Password | KeyFile | KeyText | SshAgent
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where and as whom."""
-
-    host: str
-    port: int = 22
-    user: str = "root"
-
-    def __str__(self) -> str:
-        return f"{self.host} port {self.port}"
 
 
 def read_host_key(address: Address, *, connect_s: float = CONNECT_S) -> HostKey:
@@ -173,8 +130,11 @@ class _Exchange:
         feeder.start()
         try:
             self._read()
-        finally:
-            self._channel.close()  # also frees the feeder, wherever it waits
+        except BaseException:
+            # Not the channel: to close that, something has to be sent, which on a dead line waits for ever.
+            self._channel.get_transport().close()
+            raise
+        self._channel.close()  # also frees the feeder
         if self._failure is not None:
             raise self._failure
         code = self._channel.recv_exit_status()
@@ -197,7 +157,7 @@ class _Exchange:
             if moved:
                 self._moved = time.monotonic()
                 continue
-            if channel.exit_status_ready() or channel.closed or self._failure is not None:
+            if self._is_over():
                 if not (channel.recv_ready() or channel.recv_stderr_ready()):
                     return
                 continue
@@ -205,6 +165,12 @@ class _Exchange:
             select.select([handle], [], [], 0.05 if channel.eof_received else 0.25)
             if channel.eof_received:
                 time.sleep(0.002)  # its handle stays readable while the exit status is on its way
+
+    def _is_over(self) -> bool:
+        """The exit status may come before the last output does, so the end of that counts, too."""
+        channel = self._channel
+        ended = channel.eof_received and channel.exit_status_ready()
+        return ended or channel.closed or self._failure is not None
 
     def _check_time(self, until: float) -> None:
         now = time.monotonic()
@@ -256,7 +222,7 @@ def _open(address: Address, kinds: tuple[str, ...], connect_s: float) -> paramik
     transport = None
     try:
         transport = paramiko.Transport(stream)
-        transport.banner_timeout = transport.handshake_timeout = connect_s
+        transport.banner_timeout = transport.handshake_timeout = connect_s + 5  # start_client ends first
         transport.daemon = True
         names = [name for kind in kinds for name in (_RSA_NAMES if kind == "ssh-rsa" else (kind,))]
         transport.get_security_options().key_types = names

@@ -12,7 +12,7 @@ from provisioning.commands.probe import MARK, SECTIONS, probe
 from provisioning.commands.root import WHO
 from provisioning.errors import Hung, NodeError, Unreachable
 from provisioning.hostkeys import HostKey
-from provisioning.ssh import Address, Way
+from provisioning.login import Address, Way
 from provisioning.transport import DEFAULT_LIMITS, Limits, OnOutput, Result
 
 #: What a played box says of itself where a test says nothing else.

@@ -17,8 +17,9 @@ from provisioning.certificates import create_authority
 from provisioning.enrolment import Enrolled, make_first_contact, open_steward
 from provisioning.hostkeys import parse_pin
 from provisioning.identity import create_identity
+from provisioning.login import Address, KeyText, Password
 from provisioning.planning import Wanted
-from provisioning.ssh import Address, KeyText, Password, connect
+from provisioning.ssh import connect
 from provisioning.transport import Secret
 
 NOW = dt.datetime.now(dt.UTC)

@@ -14,14 +14,16 @@ from provisioning import errors, steward_client
 from provisioning.certificates import create_authority
 from provisioning.delivery import deliver_model, deliver_release
 from provisioning.enrolment import open_steward
+from provisioning.login import Address
 from provisioning.remote import RemoteNode
-from provisioning.ssh import Address, read_host_key
+from provisioning.ssh import read_host_key
 from provisioning.transport import Limits
 
 pytestmark = pytest.mark.slow
 EVERYTHING = (
-    "getent passwd; getent group; find / -xdev -name '*millwright*' -not -path '/proc/*' -not -path '/var/log/*' "
-    "-not -path '/run/*'; find /etc/systemd /etc/sudoers.d /usr/local /var/lib/systemd -type f -o -type l | sort"
+    "getent passwd; getent group; find / -xdev -name '*millwright*' -not -path '/proc/*' "
+    "-not -path '/var/log/*' -not -path '/run/*'; "
+    "find /etc/systemd /etc/sudoers.d /usr/local /var/lib/systemd -type f -o -type l | sort"
 )
 
 
@@ -99,7 +101,7 @@ def check_strangers(mill, host, ports):
 
 
 def check_exposure(host):
-    """systemd finds the unit hardened, and it runs as its own account, seeing its own files alone."""
+    """Systemd finds the unit hardened, and it runs as its own account, seeing its own files alone."""
     told = host.run("systemd-analyze security millwright-agent-tiny-000001.service --no-pager | tail -n 1")
     assert float(re.search(r"(\d+\.\d+)", told).group(1)) <= 2.5, told
     print(told.strip())
@@ -136,7 +138,8 @@ def test_the_key_opens_the_steward_and_nothing_else(boot, mill):
     for command in ("id", "sh -c id", "cat /etc/shadow", "sudo -n id", "scp -t /tmp", "/bin/bash -i"):
         done = carrier.run(command, stdin=(b"cat /etc/shadow\n",))
         assert done.exit_code == 1
-        assert b"root:" not in done.stdout and b"uid=" not in done.stdout
+        assert b"root:" not in done.stdout
+        assert b"uid=" not in done.stdout
         assert b'"bad_request"' in done.stdout
     transport = carrier._transport
     transfer = transport.open_session()
@@ -159,13 +162,15 @@ def test_the_key_opens_the_steward_and_nothing_else(boot, mill):
         "sudo -n -u millwright-agent id",
     ):
         assert "uid=" not in host.run(f"{inside} '{attempt}' </dev/null 2>&1 || echo refused")
-    assert host.run(f"{inside} 'touch /var/lib/millwright/x /usr/local/lib/millwright/x' 2>&1; "
-                    "ls /var/lib/millwright/x /usr/local/lib/millwright/x 2>/dev/null", check=False).count("denied") == 2  # fmt: skip
+    places = "/var/lib/millwright/x /usr/local/lib/millwright/x"
+    assert (
+        host.run(f"{inside} 'touch {places}' 2>&1; ls {places} 2>/dev/null", check=False).count("denied") == 2
+    )
 
 
 @pytest.mark.parametrize("user", [SUDOER, ASKED])
 def test_sudo_ways_become_root(boot, mill, user):
-    """sudo without a password, and sudo with the log-in's own, both do."""
+    """Sudo without a password, and sudo with the log-in's own, both do."""
     host = boot("ways")
     mill.enroll(host, user)
     assert mill.lines[-1].step == "greet the steward"
@@ -173,7 +178,7 @@ def test_sudo_ways_become_root(boot, mill, user):
 
 
 def test_refusals_name_cause_and_remedy_and_leave_the_box_alone(boot, mill):
-    """Wrong password, wrong port, no sudo and a changed host key: each its own error, and nothing installed."""
+    """Wrong password, wrong port, no sudo, a changed host key: each its own error, nothing installed."""
     host = boot("refusing")
     with pytest.raises(errors.WrongPassword):
         mill.enroll(host, password="wrong")

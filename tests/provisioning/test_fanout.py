@@ -8,8 +8,8 @@ from provisioning.errors import Hung, Unreachable
 from provisioning.fanout import run_on_all
 from provisioning.hostkeys import HostKey
 from provisioning.identity import create_identity
+from provisioning.login import Address, Password
 from provisioning.planning import Wanted
-from provisioning.ssh import Address, Password
 from provisioning.testing import ScriptedBox, play
 from provisioning.transport import Secret
 

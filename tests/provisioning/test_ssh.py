@@ -7,12 +7,14 @@ import subprocess
 import threading
 
 import pytest
+from provisioning_builders import wait_until
 from ssh_builders import SSHD, Sshd, listener
 
 from provisioning import errors
 from provisioning.hostkeys import HostKey, parse_pin
 from provisioning.identity import create_identity, load_identity
-from provisioning.ssh import Address, KeyFile, KeyText, Password, SshAgent, connect, read_host_key
+from provisioning.login import Address, KeyFile, KeyText, Password, SshAgent
+from provisioning.ssh import connect, read_host_key
 from provisioning.transport import MAX_OUTPUT_BYTES, Limits, Secret
 
 pytestmark = [
@@ -157,8 +159,6 @@ def test_key_files_and_the_agent_open(sshd, address, identity, tmp_path, monkeyp
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL)
     try:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
-        from provisioning_builders import wait_until
-
         wait_until((tmp_path / "agent").exists)
         with pytest.raises(errors.KeyUnusable, match="holds no key"):
             connect(address, pin, SshAgent())
