@@ -7,6 +7,7 @@ PATH="$PATH:/usr/sbin:/sbin"
 needs() {
     command -v "$1" >/dev/null || missing="$missing $2"
 }
+needs sshd openssh-server
 needs debootstrap debootstrap
 needs systemd-nspawn systemd-container
 needs ip iproute2

@@ -7,7 +7,8 @@ import sys
 import syslog
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO, Final
+from io import BufferedReader
+from typing import Any, Final
 
 from .agents import Agents
 from .answers import Answers
@@ -19,8 +20,8 @@ from .requests import MAX_LINE_BYTES, READING, Request, parse_request
 from .store import Readable, Store
 from .system import System
 
-#: Longer than the appliance waits for anything.
-IDLE_S: Final = 60
+#: A caller that sends nothing for so long has gone; what it held is then free for its next try.
+IDLE_S: Final = 15
 
 
 class Steward:
@@ -92,7 +93,7 @@ class Steward:
 class Patient:
     """Standard input, for a caller who may have gone: a read that takes too long ends the steward."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BufferedReader) -> None:
         self._stream = stream
 
     def readline(self, limit: int) -> bytes:
@@ -100,8 +101,8 @@ class Patient:
         return self._timed(lambda: self._stream.readline(limit))
 
     def read(self, size: int) -> bytes:
-        """So many bytes, fewer at the end."""
-        return self._timed(lambda: self._stream.read(size))
+        """At most so many bytes, as they come; none at the end."""
+        return self._timed(lambda: self._stream.read1(size))
 
     def _timed(self, read: Callable[[], bytes]) -> bytes:
         signal.alarm(IDLE_S)
@@ -128,4 +129,5 @@ def main() -> int:
     if len(sys.argv) > 1 or os.geteuid() != 0:
         answers.send(Refusal("bad_request", "the steward runs as root and takes no arguments").as_answer())
         return 1
-    return Steward(Places(), System(), syslog.syslog).serve(Patient(sys.stdin.buffer), answers)
+    with open(0, "rb", closefd=False) as requests:
+        return Steward(Places(), System(), syslog.syslog).serve(Patient(requests), answers)

@@ -23,8 +23,8 @@ MAX_RELEASE_BYTES: Final = 8 << 30
 MAX_RELEASE_FILES: Final = 100_000
 PARTIAL_KEPT_S: Final = 7 * 24 * 3600
 _COMPILE_S: Final = 300
-#: A caller that was cut off may take a moment to be noticed.
-_BUSY_S: Final = 5.0
+#: Longer than it takes to notice that a caller was cut off (`main.IDLE_S`).
+_BUSY_S: Final = 20.0
 _STAGED_KEPT_S: Final = 3600
 #: What a model's digest does not cover.
 _UNDIGESTED: Final = ("digest", "source", "size_bytes")
@@ -67,7 +67,7 @@ class Store:
         if self._has(sha256):
             return {"have": total, "complete": True}
         path = self._places.partial(sha256)
-        with self._own(path) as file:
+        with self._own(path, answers) as file:
             have = os.fstat(file.fileno()).st_size
             if have > total or (offset not in (0, have)):
                 raise Refusal("wrong_offset", f"{have} bytes are here, {offset} were taken for here")
@@ -111,7 +111,7 @@ class Store:
         if not blob.is_file():
             raise Refusal("not_received", f"release {sha256} was not received", "send it first")
         staged = place.with_name(f".new-{sha256}")
-        with self._own(self._places.partial(f"{sha256}.lock"), remove_after=True):
+        with self._own(self._places.partial(f"{sha256}.lock"), answers, remove_after=True):
             remove(staged)
             make_folder(staged)
             try:
@@ -139,7 +139,7 @@ class Store:
             if _size(sources[entry["path"]]) != entry["bytes"] or not self._has(entry["sha256"]):
                 raise Refusal("not_received", f"model file {entry['path']} was not received", "send it first")
         staged = place.with_name(f".new-{digest}")
-        with self._own(self._places.partial(f"{digest}.lock"), remove_after=True):
+        with self._own(self._places.partial(f"{digest}.lock"), answers, remove_after=True):
             remove(staged)
             make_folder(staged)
             for number, (name, blob) in enumerate(sources.items()):
@@ -174,12 +174,13 @@ class Store:
         return self._places.blob(sha256).is_file()
 
     @contextmanager
-    def _own(self, path: Path, *, remove_after: bool = False) -> Iterator[BinaryIO]:
+    def _own(self, path: Path, answers: Answers, *, remove_after: bool = False) -> Iterator[BinaryIO]:
         """The file, open for this process alone. Raises Refusal (code `busy`) where another has it."""
         deadline = time.monotonic() + _BUSY_S
         while (file := _open_locked(path)) is None:
             if time.monotonic() > deadline:
                 raise Refusal("busy", "the same file is being worked on", "try again in a moment")
+            answers.progress(waiting=True)
             time.sleep(0.05)
         with file:
             yield file

@@ -223,6 +223,7 @@ def test_a_hung_and_a_cut_box_end_in_time_and_go_on_afterwards(boot, mill):
             client.send_file(built.path, built.sha256, cut)
     host.connect()
     host.spoil_line()
+    host.wait_ready()
     with mill.steward(enrolled) as client:
         wait_until(
             lambda: client.missing(blobs=[built.sha256])["blobs"][built.sha256] > 0, 10, "nothing was kept"
