@@ -54,16 +54,19 @@ def test_killed_run(fleet, tmp_path, monkeypatch):
     """When a test run is killed its hosts die with it, and the next run removes the rest."""
     monkeypatch.setattr(fleet_network, "RUN", tmp_path)
     doomed = [sys.executable, str(Path(__file__).with_name("doomed_fleet.py")), str(tmp_path)]
-    with subprocess.Popen(doomed, stdout=subprocess.PIPE, text=True) as run:
-        said = run.stdout.readline().split()
-        assert fleet_network.remove_leftovers() == []  # it lives
-        run.kill()
-    number, folder = int(said[0]), Path(said[1])
-    left = Network(number, folder, None)
-    wait_until(lambda: not left.group.pids(), 20.0, "the orphaned hosts to end")
-    assert f"device {left.bridge}" in left.leftovers()
-    assert fleet_network.remove_leftovers() == [number]
-    assert left.leftovers() == []
+    try:
+        with subprocess.Popen(doomed, stdout=subprocess.PIPE, text=True) as run:
+            said = run.stdout.readline().split()
+            assert fleet_network.remove_leftovers() == []  # it lives
+            run.kill()
+        number, folder = int(said[0]), Path(said[1])
+        left = Network(number, folder, None)
+        wait_until(lambda: not left.group.pids(), 20.0, "the orphaned hosts to end")
+        assert f"device {left.bridge}" in left.leftovers()
+        assert fleet_network.remove_leftovers() == [number]
+        assert left.leftovers() == []
+    finally:
+        fleet_network.remove_leftovers()  # of a run that did not die as it should
     assert f"device {fleet.network.bridge}" in fleet.network.leftovers()
 
 
