@@ -1,6 +1,6 @@
 """The one port through which nodes are reached, whatever carries it. Standard library only.
 
-Carriers: `ssh.py`, `local_carrier.py` and, for tests, `testing.py`. All raise the errors of `errors.py`.
+Carriers: `ssh.py` and, for tests, `testing.py`. Both raise the errors of `errors.py`.
 """
 
 import shlex
