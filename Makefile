@@ -29,6 +29,9 @@ LOCK = uv pip compile pyproject.toml --universal --generate-hashes --no-emit-ind
 lock:
 	$(LOCK) -o requirements-appliance.txt
 	$(LOCK) --extra dev -c requirements-appliance.txt -o requirements-dev.txt
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["agent"], sep="\n")' \
+		| uv pip compile - --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.10 -o requirements-agent.txt
 
 # Debian's own packages that the browser tests need; said, not fatal, where we may not install them.
 packages:

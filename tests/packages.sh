@@ -3,6 +3,16 @@
 set -eu
 missing=""
 [ -x /usr/bin/chromium ] || missing="$missing chromium"
+PATH="$PATH:/usr/sbin:/sbin"
+needs() {
+    command -v "$1" >/dev/null || missing="$missing $2"
+}
+needs sshd openssh-server
+needs debootstrap debootstrap
+needs systemd-nspawn systemd-container
+needs ip iproute2
+needs iptables iptables
+needs mkfs.ext4 e2fsprogs
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
     echo "not root: these packages are not installed, and tests that need them are left out:$missing" >&2

@@ -41,6 +41,8 @@ PURE = (
     "agents/lifecycle.py",
     "agents/load.py",
 )
+#: It is shipped alone, and runs where nothing is installed.
+STEWARD = "provisioning/steward/"
 MAX_LINES = 400
 
 
@@ -119,6 +121,13 @@ def test_pure_files_use_the_standard_library_alone(source):
     names = {name.split(".")[0] for name in imported(source)}
     assert names <= sys.stdlib_module_names | set(PACKAGES)
     assert not names & {"time", "random", "socket", "os", "asyncio", "threading"}
+
+
+@pytest.mark.parametrize("source", [source for source in sources() if source.startswith(STEWARD)])
+def test_the_steward_needs_nothing_but_itself(source):
+    """Standard library and its own files alone."""
+    names = {name for name in imported(source) if not under(name, {"provisioning.steward"})}
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("source", sources())

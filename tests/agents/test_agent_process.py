@@ -134,7 +134,7 @@ async def test_answers_of_a_batch_are_one_write(start_agent, pki):
         await link.wait_state(AgentState.READY)
         first = link.start(BODY)[1]  # the worker is at it while the eight arrive
         context = pki.context(pki.client, ALPN_HTTP)
-        while json.loads((await fetch(port, context, "GET", PATH_LOAD))[2])["executing"] != 1:
+        while json.loads((await fetch(port, context, "GET", PATH_LOAD))[2])["executing"] != 1:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0)
         await asyncio.gather(first, *(link.start(BODY)[1] for _ in range(8)))
         answers = [[kind for kind, _ in read].count(Kind.ANSWER) for read in link.reads]

@@ -1,0 +1,23 @@
+"""Where first contact puts things on a node. The steward's own list is `steward/places.py`."""
+
+from provisioning.steward.places import ACCOUNT, AGENT_ACCOUNT, Places
+
+_PLACES = Places()
+HOME = str(_PLACES.home)
+STEWARD = str(_PLACES.program)
+SUDO_RULE = str(_PLACES.sudo_rule)
+AUTHORIZED_KEYS = f"{HOME}/.ssh/authorized_keys"
+FILES = (STEWARD, SUDO_RULE, AUTHORIZED_KEYS)
+#: What the appliance's key is bound to.
+FORCED_COMMAND = f"sudo -n {STEWARD}"
+
+__all__ = [
+    "ACCOUNT",
+    "AGENT_ACCOUNT",
+    "AUTHORIZED_KEYS",
+    "FILES",
+    "FORCED_COMMAND",
+    "HOME",
+    "STEWARD",
+    "SUDO_RULE",
+]

@@ -1,0 +1,128 @@
+"""What first contact learns of a box: the answer to `commands/probe.py`, parsed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from provisioning.commands.probe import MARK
+from provisioning.facts.cpu import parse_cpu
+from provisioning.facts.hardware import Hardware
+from provisioning.facts.memory import parse_ram_bytes
+from provisioning.facts.operating_system import parse_os_name
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """A file as it is: its SHA-256, its mode in octal, and the number of its owner."""
+
+    sha256: str
+    mode: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A line of the password file."""
+
+    home: str
+    shell: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoxFacts:
+    """A box before anything is done to it. None and '' stand for what could not be learned.
+
+    `libc` is a version such as (2, 36); `clock_s` is the box's own time since 1970.
+    """
+
+    hardware: Hardware
+    libc: tuple[int, int] | None
+    init: str
+    disk_free_bytes: int | None
+    clock_s: float | None
+    sudo: str
+    accounts: Mapping[str, Account]
+    files: Mapping[str, FileFact]
+
+
+def parse_box(text: str) -> BoxFacts:
+    """Read the answer to `probe`. Nothing is taken for granted: what is not understood stays empty."""
+    sections = _sections(text)
+    python, libc = [*sections["python"].splitlines(), "", ""][:2]
+    return BoxFacts(
+        hardware=parse_hardware(sections, python.strip()),
+        libc=parse_libc(libc),
+        init=sections["init"].strip(),
+        disk_free_bytes=_parse_free(sections["disk"]),
+        clock_s=_parse_clock(sections["clock"]),
+        sudo=sections["sudo"].strip(),
+        accounts=_parse_accounts(sections["accounts"]),
+        files=_parse_files(sections["files"]),
+    )
+
+
+def parse_hardware(sections: Mapping[str, str], python: str) -> Hardware:
+    """The machine, from texts named cpuinfo, meminfo, os_release and arch."""
+    cpu = parse_cpu(sections["cpuinfo"])
+    return Hardware(
+        cores_physical=cpu.cores_physical,
+        cores_logical=cpu.cores_logical,
+        ram_bytes=parse_ram_bytes(sections["meminfo"]),
+        cpu_model=cpu.model,
+        flags=cpu.flags,
+        arch=sections["arch"].strip(),
+        os=parse_os_name(sections["os_release"]),
+        python=python,
+    )
+
+
+def parse_libc(text: str) -> tuple[int, int] | None:
+    """(2, 36) of `glibc 2.36`; None for any other C library."""
+    name, _, version = text.strip().partition(" ")
+    parts = version.split(".")
+    if name != "glibc" or len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()):
+        return None
+    return int(parts[0]), int(parts[1])
+
+
+class _Sections(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def _sections(text: str) -> _Sections:
+    found = _Sections()
+    for part in text.split(f"\n{MARK}")[1:]:
+        name, _, body = part.partition("\n")
+        found.setdefault(name.strip(), body)
+    return found
+
+
+def _parse_free(text: str) -> int | None:
+    """Fourth column of `df -Pk`."""
+    words = text.split()
+    return int(words[3]) * 1024 if len(words) >= 6 and words[3].isdigit() else None
+
+
+def _parse_clock(text: str) -> float | None:
+    try:
+        return float(text.strip())
+    except ValueError:
+        return None
+
+
+def _parse_accounts(text: str) -> dict[str, Account]:
+    rows = (line.split(":") for line in text.splitlines())
+    return {row[0]: Account(row[5], row[6]) for row in rows if len(row) == 7}
+
+
+def _parse_files(text: str) -> dict[str, FileFact]:
+    digests: dict[str, str] = {}
+    found: dict[str, FileFact] = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 2 and len(words[0]) == 64:
+            digests[words[1]] = words[0]
+        elif len(words) == 3:
+            mode, owner, path = words
+            found[path] = FileFact(digests.get(path, ""), mode, owner)
+    return found

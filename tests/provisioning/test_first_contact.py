@@ -1,0 +1,162 @@
+"""First contact: real boxes' answers in, steps out; a second run does nothing, a broken one goes on."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from provisioning.commands import install, places, root
+from provisioning.commands.probe import probe
+from provisioning.enrolment import make_first_contact
+from provisioning.errors import ConnectionLost, NodeError, SudoMissing, SudoNeedsPassword
+from provisioning.facts.box import parse_box
+from provisioning.hostkeys import HostKey
+from provisioning.identity import create_identity
+from provisioning.login import Address, Password
+from provisioning.planning import Wanted, check_box, plan_first_contact
+from provisioning.testing import SECTION_TEXTS, ScriptedBox, play
+from provisioning.transport import Secret
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
+WANTED = Wanted(b"#!/usr/bin/python3\n", "ssh-ed25519 AAAAKEY")
+IDENTITY = create_identity()
+ALL_STEPS = [
+    "create account", "create agents' account", "install steward", "install sudo rule", "install key",
+]  # fmt: skip
+
+
+def contact(box, log=None, password="secret"):
+    return make_first_contact(
+        Address("box"), HostKey("SHA256:x"), Password(Secret(password)), wanted=WANTED, identity=IDENTITY,
+        log=(log if log is not None else []).append, connect=play({"box": box}),
+        clock=lambda: 1000.0,
+    )  # fmt: skip
+
+
+def outcome(facts, now):
+    """The steps for a box, or the code of what keeps it from being a node."""
+    try:
+        check_box(facts, now)
+    except NodeError as error:
+        return [error.code]
+    return [step.name for step in plan_first_contact(facts, WANTED)]
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_facts_become_steps(path):
+    """What a box answered decides what is done to it, or why nothing is."""
+    case = json.loads(path.read_text())
+    facts = parse_box("\n".join(case["answer"]))
+    seen = {**dataclasses.asdict(facts.hardware), "libc": facts.libc and list(facts.libc), "init": facts.init}
+    assert {key: seen[key] for key in case["facts"]} == case["facts"]
+    assert outcome(facts, case["now"]) == case["steps"]
+
+
+def test_cases_are_found():
+    """The list of cases is not empty by mistake."""
+    assert len(CASES) >= 8
+
+
+def test_a_second_contact_does_nothing():
+    """A box that is as wanted is only looked at."""
+    box = ScriptedBox()
+    first, second = [], []
+    contact(box, first)
+    done = len(box.commands)
+    contact(box, second)
+    steps = [line.step for line in first if line.step in ALL_STEPS]
+    assert steps == ALL_STEPS
+    assert not {line.step for line in second} & set(ALL_STEPS)
+    assert len(box.commands) - done == 2  # who, probe
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_a_contact_cut_anywhere_goes_on_where_it_stopped(number):
+    """Whichever command the line breaks at, the next run does what is left, each step once in all."""
+    box = ScriptedBox(fails_at={number: ConnectionLost("cut")})
+    log = []
+    with pytest.raises(ConnectionLost):
+        contact(box, log)
+    assert log[-1].outcome == "failed"
+    contact(box, log)
+    done = [line.step for line in log if line.step in ALL_STEPS and line.outcome == "done"]
+    assert done == ALL_STEPS
+    assert set(box.files) == set(places.FILES)
+
+
+def test_what_was_changed_by_others_is_put_right():
+    """A file with other content or another mode is written again, the rest is left."""
+    box = ScriptedBox()
+    contact(box)
+    box.files[places.SUDO_RULE] = (b"millwright ALL=(ALL) NOPASSWD: ALL\n", "440")
+    content, _ = box.files[places.STEWARD]
+    box.files[places.STEWARD] = (content, "777")
+    log = []
+    contact(box, log)
+    assert [line.step for line in log if line.step in ALL_STEPS] == ["install steward", "install sudo rule"]
+    assert box.files[places.SUDO_RULE][0] == install.sudo_rule()
+
+
+def test_commands_are_what_they_seem():
+    """The commands, letter by letter."""
+    assert install.create_account() == (
+        "useradd --system --user-group --no-create-home --home-dir /var/lib/millwright --shell /bin/sh "
+        "--password '*' millwright"
+    )
+    assert install.write_sudo_rule() == (
+        "set -e; umask 022; mkdir -p /etc/sudoers.d; cat > /etc/sudoers.d/millwright.new; "
+        "chown root:root /etc/sudoers.d/millwright.new; chmod 0440 /etc/sudoers.d/millwright.new; "
+        "visudo -cqf /etc/sudoers.d/millwright.new >/dev/null; sync -f /etc/sudoers.d/millwright.new; "
+        "mv -f /etc/sudoers.d/millwright.new /etc/sudoers.d/millwright"
+    )
+    assert install.sudo_rule().splitlines()[-1] == (
+        b'millwright ALL=(root) NOPASSWD: /usr/local/lib/millwright/steward ""'
+    )
+    assert install.authorized_keys("ssh-ed25519 AAAA\n") == (
+        b'restrict,command="sudo -n /usr/local/lib/millwright/steward" ssh-ed25519 AAAA millwright\n'
+    )
+    assert "rm " not in probe()
+
+
+@pytest.mark.parametrize(
+    ("told", "password", "expected"),
+    [
+        pytest.param("0\nroot\n-\n1\n", None, "root", id="root needs no sudo"),
+        pytest.param("1000\nann\n/usr/bin/sudo\n0\n", Secret("x"), "sudo", id="sudo without password"),
+        pytest.param("1000\nann\n/usr/bin/sudo\n1\n", Secret("x"), "sudo_password", id="sudo with password"),
+        pytest.param("1000\nann\n/usr/bin/sudo\n1\n", None, SudoNeedsPassword, id="no password at hand"),
+        pytest.param("1000\nann\n-\n127\n", Secret("x"), SudoMissing, id="no sudo at all"),
+        pytest.param("Welcome!\n", None, NodeError, id="a shell that answers something else"),
+    ],
+)
+def test_the_way_to_root_is_chosen(told, password, expected):
+    """Root, sudo, sudo with a password, or a typed refusal."""
+    if isinstance(expected, str):
+        assert root.choose_root(told, password).way == expected
+    else:
+        with pytest.raises(expected):
+            root.choose_root(told, password)
+
+
+def test_a_password_is_in_no_command_and_no_log():
+    """Sudo's password goes to its standard input alone; printed, it is redacted."""
+    way = root.Root("sudo_password", Secret("hunter2"))
+    line, before = root.as_root(way, "id")
+    assert line == "sudo -S -k -p '' -- sh -c id"
+    assert before == b"hunter2\n"
+    box, log = ScriptedBox(), []
+    contact(box, log, password="hunter2")
+    assert "hunter2" not in repr((way, Password(Secret("hunter2")), log, box.commands, IDENTITY))
+
+
+def test_answers_of_nonsense_are_no_facts():
+    """A box may say anything: what is not understood stays unknown."""
+    assert set(SECTION_TEXTS) >= {"cpuinfo", "python", "clock"}
+    facts = parse_box("\n@@millwright:disk\nfull\n@@millwright:clock\nnoon\n@@millwright:python\n\0\n")
+    assert (facts.disk_free_bytes, facts.clock_s, facts.libc, facts.hardware.ram_bytes) == (
+        None,
+        None,
+        None,
+        0,
+    )
