@@ -1,14 +1,15 @@
 """Runs the tests: `fast` those of `make check`, `all` every one.
 
-Fast tests share the cores; those that start real processes take turns, so that none waits for
-another's load. Left-out tests are named in the closing lines; on the build machine they are a failure.
+Fast tests share the cores, twice as many at a time as there are, for most of them wait; those that start
+real processes take turns, so that none waits for another's load. Left-out tests are named in the closing
+lines; on the build machine they are a failure.
 """
 
 import os
 import subprocess
 import sys
 
-FAST = ["-m", "not slow and not browser", "-n", str(min(4, os.cpu_count() or 1))]
+FAST = ["-m", "not slow and not browser", "-n", str(2 * (os.cpu_count() or 1))]
 SLOW = ["-m", "slow or browser"]
 
 

@@ -15,4 +15,4 @@ async def test_unknown_websocket_is_refused(path):
     socket = WebsocketCommunicator(application, path, headers=headers)
     connected, _ = await socket.connect(timeout=5)
     assert not connected
-    await socket.wait(timeout=5)
+    await socket.disconnect()

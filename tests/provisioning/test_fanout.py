@@ -3,6 +3,8 @@
 import threading
 import tracemalloc
 
+import pytest
+
 from provisioning.enrolment import make_first_contact
 from provisioning.errors import Hung, Unreachable
 from provisioning.fanout import run_on_all
@@ -29,6 +31,7 @@ def enroll_on(boxes):
     return work
 
 
+@pytest.mark.slow
 def test_two_hundred_boxes_enroll_and_a_hung_one_delays_none():
     """All others are done before the hung one is given up, in a bounded number of threads and bytes."""
     names = [f"box-{number}" for number in range(200)]
