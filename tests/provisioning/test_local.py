@@ -149,8 +149,10 @@ def test_an_agent_without_a_record_is_adopted(node, home):
 def test_a_recycled_pid_is_never_signalled(node, home):
     """A record that names another process's pid counts as dead, and nobody is stopped."""
     install(node, "a-1")
-    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as stranger:
+    program = "import signal; print(flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as stranger:
         try:
+            stranger.stdout.readline()  # for a moment at its start a process has no command line
             created = psutil.Process(stranger.pid).create_time()
             (home / "run" / "agents").mkdir(parents=True)
             for create_time in (created, created - 1000):  # the same instant, and the usual case
