@@ -4,8 +4,6 @@ All of it lies in `ca/` of the state directory, readable by its owner alone. No 
 """
 
 import datetime as dt
-import fcntl
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +15,11 @@ from cryptography.hazmat.primitives import serialization
 from appliance.environment import Environment
 from appliance.secrets import write_private
 from provisioning.certificates import Authority, Issued, create_authority, valid_until
+from provisioning.file_lock import hold_lock
 
 #: Certificates are renewed once they have no more than this left.
 RENEW_WITH_LEFT = dt.timedelta(days=30)
+LOCK_TIMEOUT_S = 30.0
 #: Who opens agents: the gateways, and the control loop.
 CLIENTS = ("gateway", "control")
 
@@ -36,21 +36,17 @@ class ClientFiles:
 def ensure_authority(environment: Environment, now: dt.datetime | None = None) -> Authority:
     """The authority; made where there is none yet, and client certificates where missing or soon over.
 
-    Safe to call from several processes at once. Raises OSError where the files cannot be written, ValueError
-    where they are damaged.
+    Safe to call from several processes at once. Raises OSError where the files cannot be written or stay
+    locked, ValueError where they are damaged.
     """
     now = now or dt.datetime.now(dt.UTC)
     folder = environment.ca_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold_lock(folder / ".lock", LOCK_TIMEOUT_S):
         authority = _authority(folder, now)
         for name in CLIENTS:
             _keep_pair(folder, name, now, partial(authority.issue_client, name, now))
         return authority
-    finally:
-        os.close(lock)
 
 
 def client_files(environment: Environment, name: str) -> ClientFiles:

@@ -5,7 +5,7 @@ step. Writers take turns, and each writes the newest committed rows, so an older
 follows a newer one.
 """
 
-import fcntl
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +26,12 @@ from appliance.policies.snapshot import (
     WantedRoute,
 )
 from appliance.secrets import write_private
+from provisioning.file_lock import LockHeld, hold_lock
+
+#: A writer takes milliseconds; one that takes this long is stopped or stuck.
+WRITER_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
 
 
 def touch_routes() -> Generation:
@@ -36,20 +42,31 @@ def touch_routes() -> Generation:
     state, _ = RouteState.objects.get_or_create(pk=1)
     RouteState.objects.filter(pk=1).update(number=F("number") + 1)
     state.refresh_from_db()
-    transaction.on_commit(write_routes)
+    transaction.on_commit(_write_after_commit)
     return Generation(state.epoch, state.number)
 
 
 def write_routes() -> Generation:
-    """Write the snapshot of what is committed now, unless the file has it already."""
+    """Write the snapshot of what is committed now, unless the file has it already.
+
+    Raises LockHeld where another writer does not get done, OSError where the file cannot be written.
+    """
     path: Path = settings.ENVIRONMENT.routes_file
     RouteState.objects.get_or_create(pk=1)
-    with _writer_turn(path.with_name(".routes.lock")):
+    with hold_lock(path.with_name(".routes.lock"), WRITER_TIMEOUT_S):
         with _consistent_read():
             snapshot = build_snapshot(time.time())
         if read_generation(path) != snapshot.generation:
             write_private(path, msgspec.json.encode(snapshot))
     return snapshot.generation
+
+
+def _write_after_commit() -> None:
+    """The change is committed already: what a stopped writer keeps back, the loop writes later."""
+    try:
+        write_routes()
+    except LockHeld as held:
+        log.warning("the route snapshot is not written yet: %s", held)
 
 
 def read_generation(path: Path) -> Generation | None:
@@ -121,11 +138,3 @@ def _consistent_read() -> Iterator[None]:
             yield
         finally:
             cursor.execute("ROLLBACK")
-
-
-@contextmanager
-def _writer_turn(path: Path) -> Iterator[None]:
-    """Hold the writers' lock. The kernel frees it when its holder dies, so nobody waits for a ghost."""
-    with path.open("w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -4,7 +4,6 @@ Both are the same bytes for the same sources, and are named by their SHA-256. A 
 appliance and holds all that an agent imports, so that a node needs no internet, compiler or pip.
 """
 
-import fcntl
 import gzip
 import hashlib
 import io
@@ -16,12 +15,13 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from provisioning.errors import BundleError
+from provisioning.file_lock import LockHeld, hold_lock
 from provisioning.lock import parse_lock, pip_requirements
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -29,6 +29,8 @@ LOCK: Final = CHECKOUT / "requirements-agent.txt"
 #: Raised when what this file does to a release changes.
 FORMAT: Final = 1
 PIP_S: Final = 600
+#: Another's build of the same release is waited for: pip's time, and as much again for the rest.
+BUILD_S: Final = 2 * PIP_S
 #: What an agent imports. The lock also holds what tokenizers and ctranslate2 need for downloads and
 #: conversions, which agents never do.
 PACKAGES: Final = (
@@ -102,8 +104,11 @@ def _agent_sources() -> dict[str, bytes]:
 @contextmanager
 def _turn(releases_dir: Path, name: str) -> Iterator[None]:
     releases_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (releases_dir / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold_lock(releases_dir / f".{name}.lock", BUILD_S))
+        except LockHeld as held:
+            raise BundleError(str(held)) from None
         yield
 
 

@@ -5,7 +5,6 @@ it again, by pid and start time, and never signals a process that merely got the
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ import psutil
 from provisioning import processes
 from provisioning.errors import ProvisioningError
 from provisioning.facts import Hardware, cpu, memory, operating_system
+from provisioning.file_lock import LockHeld, hold_lock
 from provisioning.process_records import ProcessRecord, read_record, read_records, write_file, write_record
 from provisioning.processes import AgentProcess
 
@@ -218,18 +218,11 @@ class LocalNode:
     def _lock(self) -> Iterator[None]:
         """One start or removal at a time in this home, over all threads and processes."""
         _make_private_folder(self._records)
-        until = time.monotonic() + LOCK_TIMEOUT_S
-        with (self._records / ".lock").open("ab") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise ProvisioningError(
-                            f"another process held {file.name} for {LOCK_TIMEOUT_S:.0f} s"
-                        ) from None
-                    time.sleep(_POLL_S)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(hold_lock(self._records / ".lock", LOCK_TIMEOUT_S))
+            except LockHeld as held:
+                raise ProvisioningError(str(held)) from None
             yield
 
 

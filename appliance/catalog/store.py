@@ -12,12 +12,12 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from appliance.catalog.errors import BadModel, CatalogError, disk_errors
+from provisioning.file_lock import LockHeld, hold_lock
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
@@ -146,18 +146,11 @@ class Store:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        until = time.monotonic() + _LOCK_TIMEOUT_S
-        with (self._root / ".lock").open("ab") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise CatalogError(
-                            f"another process held {file.name} for {_LOCK_TIMEOUT_S:.0f} s", permanent=False
-                        ) from None
-                    time.sleep(0.05)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(hold_lock(self._root / ".lock", _LOCK_TIMEOUT_S))
+            except LockHeld as held:
+                raise CatalogError(str(held), permanent=False) from None
             yield
 
 

@@ -11,6 +11,7 @@ from appliance.keys import create_key
 from appliance.models import RouteState
 from appliance.policies.snapshot import Generation, RouteSnapshot
 from appliance.publish import read_generation, touch_routes, write_routes
+from provisioning.file_lock import hold_lock
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -77,3 +78,15 @@ def test_generations_are_ordered(new, old, supersedes):
     """Within an epoch the larger number wins; another epoch always does."""
     assert Generation(*new).supersedes(Generation(*old)) is supersedes
     assert Generation(*new).supersedes(None)
+
+
+def test_stopped_writer_holds_no_verb_up(monkeypatch):
+    """A verb commits while another writer is stuck; what it could not write is written by the next one."""
+    monkeypatch.setattr("appliance.publish.WRITER_TIMEOUT_S", 0.05)
+    write_routes()
+    before = read().generation
+    with hold_lock(settings.ENVIRONMENT.routes_file.with_name(".routes.lock"), 1):
+        created = create_key("alpha", actor="test")
+        assert read().generation == before
+    assert write_routes() == created.generation
+    assert [key.name for key in read().keys] == ["alpha"]
