@@ -40,6 +40,18 @@ PACKAGES: Final = (
 _ARCH_TAGS: Final = {"x86_64": "x86_64", "aarch64": "aarch64"}
 #: The oldest C library of nodes is 2.28 (`planning.MIN_LIBC`).
 _LIBC_MINORS: Final = range(28, 16, -1)
+#: In words that any Python 3 reads, since the node's may be older than it was at enrolment.
+_STEWARD_MAIN: Final = b"""import sys
+
+if sys.version_info < (3, 10):
+    told = "the node has Python %d.%d" % sys.version_info[:2]
+    print('{"error": {"code": "python_too_old", "message": "' + told + '", "hint": ""}}')
+    sys.exit(1)
+
+from steward.main import main
+
+sys.exit(main())
+"""
 _LEFT_OUT: Final = {"__pycache__", "tests", "bin", "converters", "_pyinstaller", "f2py"}
 _LEFT_OUT_SUFFIXES: Final = (".pyi", ".pxd", ".a", ".h", ".pyx", ".md")
 _LEFT_OUT_FILES: Final = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
@@ -59,7 +71,7 @@ def build_steward() -> bytes:
     packed = io.BytesIO(b"")
     packed.write(b"#!/usr/bin/python3 -ISB\n")
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_STORED) as archive:
-        _pack(archive, "__main__.py", b"import sys\n\nfrom steward.main import main\n\nsys.exit(main())\n")
+        _pack(archive, "__main__.py", _STEWARD_MAIN)
         for path in sorted((CHECKOUT / "provisioning" / "steward").glob("*.py")):
             _pack(archive, f"steward/{path.name}", path.read_bytes())
     return packed.getvalue()

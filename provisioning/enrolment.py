@@ -6,14 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from provisioning import ssh
-from provisioning.commands.places import ACCOUNT
 from provisioning.errors import KeyRefused, StewardMissing
 from provisioning.facts.box import BoxFacts
 from provisioning.hostkeys import HostKey
 from provisioning.identity import Identity
 from provisioning.login import Address, KeyText, Password, Way
-from provisioning.planning import Wanted
-from provisioning.runner import Log, Runner
+from provisioning.planning import Wanted, choose_account
+from provisioning.runner import PROBE, Log, Runner
 from provisioning.steward_client import StewardClient
 from provisioning.transport import Carrier
 
@@ -52,7 +51,7 @@ def make_first_contact(
         runner = Runner(carrier, log)
     finally:
         carrier.close()
-    own = replace(address, user=ACCOUNT)
+    own = replace(address, user=choose_account(facts))
     with runner.told("greet the steward"), open_steward(own, host_key, identity, connect) as client:
         _greet(client, wanted)
     return Enrolled(facts, own, host_key)
@@ -68,8 +67,8 @@ def open_steward(
     except KeyRefused as refused:
         raise KeyRefused(
             str(refused),
-            remedy=f"see that the box's sshd lets {ACCOUNT!r} in with a key (AllowUsers, AllowGroups, "
-            "PubkeyAuthentication), or enroll it again",
+            remedy=f"see that the box's sshd lets {address.user!r} in with a key (AllowUsers, AllowGroups, "
+            "PubkeyAuthentication, PermitRootLogin), or enroll it again",
         ) from None
     try:
         yield StewardClient(carrier)
@@ -78,6 +77,6 @@ def open_steward(
 
 
 def _greet(client: StewardClient, wanted: Wanted) -> None:
-    told = client.ask("hello")
+    told = client.ask("hello", limits=PROBE)
     if told.get("steward") != wanted.steward_sha256:
         raise StewardMissing("another steward than the one just installed answers")

@@ -89,7 +89,7 @@ class SudoMissing(NodeError):
     """There is no sudo on the box."""
 
     code = "sudo_missing"
-    advice = "install it on the box: apt-get install sudo"
+    advice = "log in as root, or install it on the box: apt-get install sudo"
 
 
 class SudoNeedsPassword(NodeError):

@@ -84,7 +84,8 @@ class LocalNode:
         """
         folder = self._folder(agent)
         tls = {"ca": "ca.pem", "certificate": "cert.pem", "key": "key.pem"}
-        files = {"ca.pem": ca_pem, "cert.pem": certificate_pem, "key.pem": key_pem}
+        # The key before its certificate: with the new certificate the pair is whole.
+        files = {"ca.pem": ca_pem, "key.pem": key_pem, "cert.pem": certificate_pem}
         whole = {**config, "tls": {name: str(folder / file) for name, file in tls.items()}}
         files["config.json"] = json.dumps(whole, indent=1).encode()
         with _disk_errors(f"agent {agent!r} could not be installed"):
@@ -255,6 +256,7 @@ def read_hardware() -> Hardware:
         arch=platform.machine(),
         os=operating_system.parse_os_name(_text(operating_system.SOURCE)) or platform.platform(),
         python=platform.python_version(),
+        cores_first_threads=processor.first_threads,
     )
 
 

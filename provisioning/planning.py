@@ -12,7 +12,6 @@ from provisioning.errors import (
     NoSystemd,
     PythonMissing,
     PythonTooOld,
-    SudoMissing,
     Unsupported,
 )
 from provisioning.facts.box import BoxFacts
@@ -54,25 +53,43 @@ def check_box(facts: BoxFacts, now_s: float) -> None:
             raise problem
 
 
+def choose_account(facts: BoxFacts) -> str:
+    """The account that the key opens: one of our own, or root's where there is no sudo to become root with.
+
+    Only root gets so far on a box without sudo. What was chosen once stays, also when sudo is there later.
+    """
+    return places.ACCOUNT if facts.sudo and not facts.root_keys else places.ROOT
+
+
 def plan_first_contact(facts: BoxFacts, wanted: Wanted) -> list[Step]:
     """The steps still missing, in order; the key comes last, when all that it opens is in place."""
-    account = facts.accounts.get(places.ACCOUNT)
-    steps = []
-    if account is None:
-        steps.append(Step("create account", install.create_account()))
-    elif (account.home, account.shell) != (places.HOME, "/bin/sh"):
-        steps.append(Step("mend account", install.mend_account()))
-    if places.AGENT_ACCOUNT not in facts.accounts:
-        steps.append(Step("create agents' account", install.create_agent_account()))
+    own = choose_account(facts) == places.ACCOUNT
+    steps = _account_steps(facts, own=own)
     rule, key = install.sudo_rule(), install.authorized_keys(wanted.public_key)
-    files = [
-        ("install steward", places.STEWARD, "755", install.write_steward(), wanted.steward),
-        ("install sudo rule", places.SUDO_RULE, "440", install.write_sudo_rule(), rule),
-        ("install key", places.AUTHORIZED_KEYS, "644", install.write_authorized_keys(), key),
-    ]
+    files = [("install steward", places.STEWARD, "755", install.write_steward(), wanted.steward)]
+    if own:
+        files += [
+            ("install sudo rule", places.SUDO_RULE, "440", install.write_sudo_rule(), rule),
+            ("install key", places.AUTHORIZED_KEYS, "644", install.write_authorized_keys(), key),
+        ]
     for name, path, mode, command, content in files:
         if not _is_in_place(facts, path, mode, content):
             steps.append(Step(name, command, content))
+    line = install.root_key(wanted.public_key)
+    if not own and facts.root_keys != (line.decode().strip(),):
+        steps.append(Step("install root's key", install.write_root_key(), line))
+    return steps
+
+
+def _account_steps(facts: BoxFacts, *, own: bool) -> list[Step]:
+    account = facts.accounts.get(places.ACCOUNT)
+    steps = []
+    if own and account is None:
+        steps.append(Step("create account", install.create_account()))
+    elif own and account is not None and (account.home, account.shell) != (places.HOME, "/bin/sh"):
+        steps.append(Step("mend account", install.mend_account()))
+    if places.AGENT_ACCOUNT not in facts.accounts:
+        steps.append(Step("create agents' account", install.create_agent_account()))
     return steps
 
 
@@ -102,8 +119,6 @@ def _system_problem(facts: BoxFacts) -> NodeError | None:
     if facts.libc is None or facts.libc < MIN_LIBC:
         found = "none" if facts.libc is None else ".".join(map(str, facts.libc))
         return Unsupported(f"the box's glibc is {found}")
-    if not facts.sudo:
-        return SudoMissing("the box has no sudo, which the appliance's key needs")
     return None
 
 

@@ -1,6 +1,6 @@
 """An enrolled node, reached through its steward: agents as `local.LocalNode` has them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -10,7 +10,8 @@ from provisioning.steward_client import StewardClient
 
 #: What the node fills in by itself.
 _OWN: Final = ("agent", "model_dir", "tls")
-_LIVING: Final = ("active", "activating", "deactivating", "reloading")
+#: Unit states of an agent that is not at rest.
+LIVING: Final = ("active", "activating", "deactivating", "reloading")
 _MAX_LINES: Final = 1000
 
 
@@ -34,9 +35,21 @@ class RemoteNode:
         self._memory_max_bytes = memory_max_bytes
 
     def install(
-        self, agent: str, config: Mapping[str, object], certificate_pem: bytes, key_pem: bytes, ca_pem: bytes
+        self,
+        agent: str,
+        config: Mapping[str, object],
+        certificate_pem: bytes,
+        key_pem: bytes,
+        ca_pem: bytes,
+        *,
+        memory_max_bytes: int | None = None,
+        cpus: Sequence[int] | None = None,
     ) -> None:
-        """Write the agent's files and unit. The last part of `model_dir` is the model's digest there."""
+        """Write the agent's files and unit. The last part of `model_dir` is the model's digest there.
+
+        It may use `memory_max_bytes`, or what the node's agents may where that is None, and the processors
+        `cpus` (numbers as the system counts them), or all where that is None.
+        """
         model_dir = config.get("model_dir")
         fake = config.get("engine") == "fake"
         self._client.ask(
@@ -48,7 +61,8 @@ class RemoteNode:
             certificate=certificate_pem.decode(),
             key=key_pem.decode(),
             ca=ca_pem.decode(),
-            memory_max_bytes=self._memory_max_bytes,
+            memory_max_bytes=memory_max_bytes or self._memory_max_bytes,
+            cpus=None if cpus is None else list(cpus),
         )
 
     def start(self, agent: str) -> RemoteAgent:
@@ -60,9 +74,9 @@ class RemoteNode:
         """Agents whose unit is not at rest."""
         shown = {name: told["unit"] for name, told in self.status().items()}
         return {
-            name: RemoteAgent(name, _number(unit.get("MainPID")))
+            name: RemoteAgent(name, number_of(unit.get("MainPID")))
             for name, unit in shown.items()
-            if unit.get("ActiveState") in _LIVING
+            if unit.get("ActiveState") in LIVING
         }
 
     def stop(self, agent: str, *, kill: bool = False) -> None:
@@ -79,12 +93,7 @@ class RemoteNode:
         None while it runs, where it never ran, and where it ended as it should after a stop: systemd forgets
         a stopped unit that did not fail.
         """
-        unit = self.status().get(agent, {}).get("unit", {})
-        kind = _number(unit.get("ExecMainCode"))
-        if unit.get("ActiveState") in _LIVING or kind == 0:
-            return None
-        status = _number(unit.get("ExecMainStatus"))
-        return status if kind == 1 else -status  # CLD_EXITED is 1; others are signals
+        return exit_code_of(self.status().get(agent, {}).get("unit", {}))
 
     def last_log_lines(self, agent: str, count: int = 20) -> list[str]:
         """The end of its journal, untrusted text; nothing where the node does not tell."""
@@ -104,5 +113,16 @@ class RemoteNode:
         return agents if isinstance(agents, dict) else {}
 
 
-def _number(text: object) -> int:
-    return int(str(text)) if str(text).isdigit() else 0
+def exit_code_of(unit: Mapping[str, Any]) -> int | None:
+    """How an agent ended, of its unit as systemd shows it; see `RemoteNode.exit_code`."""
+    kind = number_of(unit.get("ExecMainCode"))
+    if unit.get("ActiveState") in LIVING or kind == 0:
+        return None
+    status = number_of(unit.get("ExecMainStatus"))
+    return status if kind == 1 else -status  # CLD_EXITED is 1; others are signals
+
+
+def number_of(text: object) -> int:
+    """A whole number as systemd shows it; 0 where it is none."""
+    digits = str(text)
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 0

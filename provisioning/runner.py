@@ -8,13 +8,15 @@ from typing import Final, Literal, Self
 from provisioning.commands import root as become
 from provisioning.commands.probe import probe
 from provisioning.commands.root import Root
-from provisioning.errors import CommandFailed, DiskFull, ProvisioningError
+from provisioning.errors import CommandFailed, DiskFull, Hung, ProvisioningError
 from provisioning.facts.box import BoxFacts, parse_box
 from provisioning.planning import Step, Wanted, check_box, plan_first_contact
 from provisioning.transport import Carrier, Limits, Result, Secret
 
 PROBE: Final = Limits(idle_s=15.0, total_s=30.0)
 STEP: Final = Limits(idle_s=20.0, total_s=60.0)
+#: All commands of a first contact together; each log-in has limits of its own.
+CONTACT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,13 @@ Log = Callable[[LogLine], None]
 
 
 class Runner:
-    """Does things on one box, in order, and tells a log."""
+    """Does things on one box, in order, and tells a log; all of it within `total_s`."""
 
-    def __init__(self, carrier: Carrier, log: Log) -> None:
+    def __init__(self, carrier: Carrier, log: Log, total_s: float = CONTACT_S) -> None:
         self._carrier = carrier
         self._log = log
+        self._total_s = total_s
+        self._until = time.monotonic() + total_s
 
     def first_contact(
         self, wanted: Wanted, password: Secret | None, clock: Callable[[], float] = time.time
@@ -55,11 +59,11 @@ class Runner:
     def become_root(self, password: Secret | None) -> Root:
         """Find out how. Raises NoSudo, SudoMissing, SudoNeedsPassword."""
         with self.told("become root"):
-            told = self._carrier.run(become.who(), limits=PROBE)
+            told = self._run(become.who(), (), PROBE)
             root = become.choose_root(told.stdout.decode(errors="replace"), password)
             if root.password is not None:
                 line = root.password.reveal().encode() + b"\n"
-                tried = self._carrier.run(become.try_password(), stdin=(line,), limits=PROBE)
+                tried = self._run(become.try_password(), (line,), PROBE)
                 if tried.exit_code != 0:
                     raise become.refused_password(tried.stderr.decode(errors="replace"))
         return root
@@ -86,7 +90,15 @@ class Runner:
 
     def _as_root(self, root: Root, command: str, stdin: bytes, limits: Limits) -> Result:
         line, before = become.as_root(root, command)
-        return self._carrier.run(line, stdin=tuple(filter(None, (before, stdin))), limits=limits)
+        return self._run(line, tuple(filter(None, (before, stdin))), limits)
+
+    def _run(self, line: str, stdin: tuple[bytes, ...], limits: Limits) -> Result:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise Hung(f"first contact did not finish within {self._total_s:g} s")
+        return self._carrier.run(
+            line, stdin=stdin, limits=Limits(min(limits.idle_s, left), min(limits.total_s, left))
+        )
 
 
 class _Told:

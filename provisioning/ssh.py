@@ -325,7 +325,9 @@ def _authenticate(
             allowed = ", ".join(refused.allowed_types)
             raise errors.WrongPassword(f"{who} takes no password, only {allowed}") from None
         except paramiko.AuthenticationException as refused:
-            failure = _broken_login(refused) or errors.WrongPassword(f"{who} does not take this password")
+            failure = _broken_login(refused, who) or errors.WrongPassword(
+                f"{who} does not take this password"
+            )
             raise failure from None
         return
     for key in keys:
@@ -334,19 +336,19 @@ def _authenticate(
                 if not transport.auth_publickey(address.user, key):
                     return
             except paramiko.AuthenticationException as refused:
-                broken = _broken_login(refused)
+                broken = _broken_login(refused, who)
                 if broken is not None:
                     raise broken from None
     raise errors.KeyRefused(f"{who} does not take the key")
 
 
-def _broken_login(refused: paramiko.AuthenticationException) -> errors.NodeError | None:
+def _broken_login(refused: paramiko.AuthenticationException, who: str) -> errors.NodeError | None:
     """What else may stand behind a refused log-in: paramiko says time-outs and broken lines that way, too."""
     text = str(refused).lower()
     if "timeout" in text:
-        return errors.Hung("the box did not answer the log-in in time")
+        return errors.Hung(f"{who} did not answer the log-in in time")
     if "transport" in text or "lost" in text:
-        return errors.ConnectionLost("the connection broke during the log-in")
+        return errors.ConnectionLost(f"the connection broke during the log-in of {who}")
     return None
 
 

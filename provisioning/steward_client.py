@@ -5,8 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from provisioning.errors import DiskFull, NodeError, StewardError, StewardMissing
-from provisioning.transport import Carrier, Limits
+from provisioning.errors import (
+    DiskFull,
+    NodeError,
+    PythonMissing,
+    PythonTooOld,
+    StewardError,
+    StewardMissing,
+)
+from provisioning.transport import Carrier, Limits, Result
 
 ASK: Final = Limits(idle_s=15.0, total_s=40.0)
 #: Sending and unpacking: the node tells every half second how far it is.
@@ -16,7 +23,9 @@ _MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 
 #: Called with the bytes that are there and the bytes there will be.
 OnProgress = Callable[[int, int], None]
-_FAULTS: Final[dict[str, type[NodeError]]] = {"disk_full": DiskFull}
+_FAULTS: Final[dict[str, type[NodeError]]] = {"disk_full": DiskFull, "python_too_old": PythonTooOld}
+#: How sudo, and the shells that may be root's, say that a program is there and its interpreter is not.
+_NO_INTERPRETER: Final = ("unable to execute", "bad interpreter", "required file not found")
 
 
 class StewardClient:
@@ -41,14 +50,14 @@ class StewardClient:
     ) -> dict[str, Any]:
         """Ask for one thing and return its answer.
 
-        Raises StewardError, StewardMissing, DiskFull, and what the carrier raises.
+        Raises StewardError, StewardMissing, PythonMissing, PythonTooOld, DiskFull, and the carrier's errors.
         """
         lines = _Lines(on_progress)
         head = json.dumps({"verb": verb, **arguments}).encode() + b"\n"
         done = self._carrier.run(self._command, stdin=_chain(head, body), limits=limits, on_output=lines.feed)
         answer = lines.answer
         if answer is None:
-            raise StewardMissing(f"no steward answered (exit code {done.exit_code}): {done.error_line}")
+            raise _explain_silence(done)
         if "error" in answer:
             raise _refusal(answer["error"])
         return answer
@@ -115,6 +124,14 @@ class _Lines:
                 self._on_progress(given["progress"])
         elif given.get("ok") is True or isinstance(given.get("error"), dict):
             self.answer = given
+
+
+def _explain_silence(done: Result) -> NodeError:
+    """Why a command that ended without an answer gave none, from what the box complained with."""
+    said = done.error_line
+    if any(words in said for words in _NO_INTERPRETER):
+        return PythonMissing("the node has no /usr/bin/python3 any more")
+    return StewardMissing(f"no steward answered (exit code {done.exit_code}): {said or 'nothing was said'}")
 
 
 def _refusal(error: dict[str, Any]) -> NodeError:

@@ -49,6 +49,7 @@ class ScriptedBox:
     texts: dict[str, str] = field(default_factory=lambda: dict(SECTION_TEXTS))
     accounts: list[str] = field(default_factory=list)
     files: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    root_keys: bytes = b""
     commands: list[str] = field(default_factory=list)
     fails_at: dict[int, NodeError] = field(default_factory=dict)
     hangs: bool = False
@@ -68,6 +69,8 @@ class ScriptedBox:
         elif command in _FILES:
             path, mode = _FILES[command]
             self.files[path] = (stdin, mode)
+        elif command == install.write_root_key():
+            self.root_keys = stdin
         else:
             return Result(127, b"", b"not played here")
         return Result(0, b"", b"")
@@ -82,6 +85,7 @@ class ScriptedBox:
 
     def _told(self) -> str:
         texts = {**self.texts, "accounts": "\n".join(self.accounts), "files": self._file_lines()}
+        texts["root_keys"] = self.root_keys.decode()
         return "".join(f"\n{MARK}{name}\n{texts.get(name, '')}\n" for name in SECTIONS)
 
     def _file_lines(self) -> str:
@@ -112,7 +116,7 @@ class ScriptedCarrier:
             self._closed.wait(limits.idle_s)
             raise Hung("the played box hangs")
         given = b"".join(stdin)
-        if self._user == places.ACCOUNT:
+        if self._user == places.ACCOUNT or command == "steward":
             done = self._box.answer_steward(given)
         else:
             done = self._box.obey(shlex.split(command)[-1], given)

@@ -6,6 +6,9 @@ from provisioning.commands.places import (
     AUTHORIZED_KEYS,
     FORCED_COMMAND,
     HOME,
+    MADE,
+    ROOT_KEY_BEGINS,
+    ROOT_KEYS,
     STEWARD,
     SUDO_RULE,
 )
@@ -65,6 +68,32 @@ def write_authorized_keys() -> str:
     return write_file(AUTHORIZED_KEYS, "0644")
 
 
+def write_root_key() -> str:
+    """The line comes on standard input, and goes before the others in root's file, which stay byte for byte.
+
+    A line of ours that is there is replaced. What had to be made is noted first, so that retiring
+    the node removes no more than that.
+    """
+    ours = quote(rf"\|^{ROOT_KEY_BEGINS}|d")
+    made = f'{{ [ -d ~root/.ssh ] || echo folder; [ -e "$keys" ] || echo keys; }} > {MADE}.new'
+    steps = [
+        "set -e",
+        "umask 077",
+        "IFS= read -r line",  # fails where it comes cut short
+        f"keys={ROOT_KEYS}",
+        f"[ -e {MADE} ] || {{ {made}; mv -f {MADE}.new {MADE}; }}",
+        "mkdir -p ~root/.ssh",
+        '[ -e "$keys" ] || : > "$keys"',
+        'real=$(readlink -f "$keys")',
+        'staged="${real%/*}/authorized_keys.millwright"',
+        'cp -a "$real" "$staged"',
+        f'{{ printf "%s\\n" "$line"; sed {ours} "$real"; }} > "$staged"',
+        'sync -f "$staged"',
+        'mv -f "$staged" "$real"',
+    ]
+    return "; ".join(steps)
+
+
 def sudo_rule() -> bytes:
     """That account may run exactly that program, with no arguments, without a password, and nothing else.
 
@@ -80,3 +109,8 @@ def sudo_rule() -> bytes:
 def authorized_keys(public_key: str) -> bytes:
     """The appliance's key, bound to the steward: no terminal, no forwarding, no other command."""
     return f'restrict,command="{FORCED_COMMAND}" {public_key.strip()} millwright\n'.encode()
+
+
+def root_key(public_key: str) -> bytes:
+    """The same for root's own account, where there is no sudo to become root with."""
+    return f"{ROOT_KEY_BEGINS}{public_key.strip()} millwright\n".encode()

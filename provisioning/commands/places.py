@@ -1,6 +1,6 @@
 """Where first contact puts things on a node. The steward's own list is `steward/places.py`."""
 
-from provisioning.steward.places import ACCOUNT, AGENT_ACCOUNT, Places
+from provisioning.steward.places import ACCOUNT, AGENT_ACCOUNT, ROOT_KEY_BEGINS, Places
 
 _PLACES = Places()
 HOME = str(_PLACES.home)
@@ -10,6 +10,10 @@ AUTHORIZED_KEYS = f"{HOME}/.ssh/authorized_keys"
 FILES = (STEWARD, SUDO_RULE, AUTHORIZED_KEYS)
 #: What the appliance's key is bound to.
 FORCED_COMMAND = f"sudo -n {STEWARD}"
+#: Where there is no sudo: root's own file, in the shell's words; what enrolment made of it stands in MADE.
+ROOT = "root"
+ROOT_KEYS = "~root/.ssh/authorized_keys"
+MADE = str(_PLACES.made)
 
 __all__ = [
     "ACCOUNT",
@@ -18,6 +22,10 @@ __all__ = [
     "FILES",
     "FORCED_COMMAND",
     "HOME",
+    "MADE",
+    "ROOT",
+    "ROOT_KEYS",
+    "ROOT_KEY_BEGINS",
     "STEWARD",
     "SUDO_RULE",
 ]

@@ -18,6 +18,7 @@ SECTIONS: Final = {
     "sudo": "command -v sudo",
     "accounts": f"getent passwd {places.ACCOUNT} {places.AGENT_ACCOUNT}",
     "files": "; ".join(f"sha256sum {path}; stat -c '%a %u %n' {path}" for path in places.FILES),
+    "root_keys": f"grep '^{places.ROOT_KEY_BEGINS}' {places.ROOT_KEYS}",
 }
 MARK: Final = "@@millwright:"
 

@@ -31,7 +31,8 @@ class Account:
 class BoxFacts:
     """A box before anything is done to it. None and '' stand for what could not be learned.
 
-    `libc` is a version such as (2, 36); `clock_s` is the box's own time since 1970.
+    `libc` is a version such as (2, 36); `clock_s` is the box's own time since 1970; `root_keys` are
+    the lines of root's authorized_keys that open a steward.
     """
 
     hardware: Hardware
@@ -42,6 +43,7 @@ class BoxFacts:
     sudo: str
     accounts: Mapping[str, Account]
     files: Mapping[str, FileFact]
+    root_keys: tuple[str, ...] = ()
 
 
 def parse_box(text: str) -> BoxFacts:
@@ -57,6 +59,7 @@ def parse_box(text: str) -> BoxFacts:
         sudo=sections["sudo"].strip(),
         accounts=_parse_accounts(sections["accounts"]),
         files=_parse_files(sections["files"]),
+        root_keys=tuple(sections["root_keys"].strip().splitlines()),
     )
 
 
@@ -72,6 +75,7 @@ def parse_hardware(sections: Mapping[str, str], python: str) -> Hardware:
         arch=sections["arch"].strip(),
         os=parse_os_name(sections["os_release"]),
         python=python,
+        cores_first_threads=cpu.first_threads,
     )
 
 

@@ -8,12 +8,17 @@ SOURCE = "/proc/cpuinfo"
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """The processor: its cores, its name for people ('' where unknown), its flags, sorted."""
+    """The processor: its cores, its name for people ('' where unknown), its flags, sorted.
+
+    `first_threads` are the numbers of the first hardware thread of each core, sorted; () where each core
+    has but one, or where that cannot be told.
+    """
 
     cores_physical: int
     cores_logical: int
     model: str
     flags: tuple[str, ...]
+    first_threads: tuple[int, ...] = ()
 
 
 def parse_cpu(text: str) -> Cpu:
@@ -28,7 +33,19 @@ def parse_cpu(text: str) -> Cpu:
     physical = len(cores) if all("core id" in block for block in processors) else logical
     flags = sorted(set((_first(processors, ("flags", "Features"))).split()))
     model = _first(processors, ("model name", "Model", "cpu model"))
-    return Cpu(physical, logical, " ".join(model.split()), tuple(flags))
+    first_threads = _first_threads(processors) if physical < logical else ()
+    return Cpu(physical, logical, " ".join(model.split()), tuple(flags), first_threads)
+
+
+def _first_threads(processors: Iterable[dict[str, str]]) -> tuple[int, ...]:
+    found: dict[tuple[str | None, str], int] = {}
+    for block in processors:
+        if not block["processor"].isdecimal():
+            return ()
+        number = int(block["processor"])
+        core = (block.get("physical id"), block["core id"])
+        found[core] = min(number, found.get(core, number))
+    return tuple(sorted(found.values()))
 
 
 def _blocks(text: str) -> Iterable[dict[str, str]]:

@@ -3,6 +3,7 @@
 import grp
 import hashlib
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -46,7 +47,8 @@ class Agents:
         }
         group = _agent_group()
         make_folder(folder, 0o750, group)
-        files = {"ca.pem": asked["ca"], "cert.pem": asked["certificate"], "key.pem": asked["key"]}
+        # The key before its certificate: with the new certificate the pair is whole.
+        files = {"ca.pem": asked["ca"], "key.pem": asked["key"], "cert.pem": asked["certificate"]}
         files["config.json"] = json.dumps(config, indent=1, sort_keys=True)
         changed = [file for file, text in files.items() if _differs(folder / file, text)]
         for file in changed:
@@ -57,6 +59,10 @@ class Agents:
     def set_limits(self, name: str, memory_max_bytes: int | None, cpus: tuple[int, ...] | None) -> None:
         """Change what an agent may use, also while it runs. Raises Refusal."""
         self._write_unit(replace(self._unit_of(name), memory_max_bytes=memory_max_bytes, cpus=cpus))
+        shown = self._show([unit_name(name)])
+        pid = shown[0].get("MainPID", "0") if shown else "0"
+        if pid.isdigit() and pid != "0":  # systemd binds a process to processors only when it starts it
+            self._system.bind(int(pid), cpus)
 
     def start(self, name: str) -> None:
         """Start it and have it start at boot; returns at once. Raises Refusal."""
@@ -142,15 +148,16 @@ class Agents:
     def _written(self, name: str) -> dict[str, object]:
         folder = self._places.agent(name)
         digests: dict[str, object] = {}
-        for file in ("config.json", "cert.pem"):
+        for file in ("config.json", "cert.pem", "ca.pem"):
             try:
                 digests[file] = hashlib.sha256((folder / file).read_bytes()).hexdigest()
             except OSError:
                 digests[file] = None
+        told = {"sha256": digests, "certificate_sha256": _certificate_digest(folder / "cert.pem")}
         try:
-            return {"written": asdict(self._unit_of(name)), "sha256": digests}
+            return {"written": asdict(self._unit_of(name)), **told}
         except Refusal:
-            return {"written": None, "sha256": digests}
+            return {"written": None, **told}
 
     def _show(self, units: list[str]) -> list[dict[str, str]]:
         if not units:
@@ -166,6 +173,17 @@ def _agent_group() -> int:
         return grp.getgrnam(AGENT_ACCOUNT).gr_gid
     except KeyError:
         return -1
+
+
+def _certificate_digest(path: Path) -> str:
+    """SHA-256 of the first certificate of a PEM file, in DER; '' where there is none."""
+    try:
+        before, ending, _ = path.read_text(encoding="ascii").partition(ssl.PEM_FOOTER)
+        _, beginning, body = before.partition(ssl.PEM_HEADER)
+        der = ssl.PEM_cert_to_DER_cert(beginning + body + ending)
+    except (OSError, ValueError):
+        return ""
+    return hashlib.sha256(der).hexdigest()
 
 
 def _differs(path: Path, text: str) -> bool:

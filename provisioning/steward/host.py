@@ -10,6 +10,7 @@ from typing import Final
 from .agents import Agents
 from .files import remove
 from .places import ACCOUNT, AGENT_ACCOUNT, Places, unit_name
+from .root_key import remove_root_key
 from .system import System
 
 PROTOCOL: Final = 1
@@ -71,8 +72,10 @@ class Host:
             remove(self._places.home / name)
         self._remove_account(AGENT_ACCOUNT)
         remove(self._places.home)
+        made = self._read(self._places.made).split()
         remove(self._places.sudo_rule)
         remove(self._places.programs)
+        remove_root_key(self._places, made)
         self._remove_account(ACCOUNT)
 
     def _remove_account(self, name: str) -> None:

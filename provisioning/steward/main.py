@@ -2,12 +2,14 @@
 
 import errno
 import os
+import pwd
 import signal
 import sys
 import syslog
 import time
 from collections.abc import Callable
 from io import BufferedReader
+from pathlib import Path
 from typing import Any, Final
 
 from .agents import Agents
@@ -130,4 +132,5 @@ def main() -> int:
         answers.send(Refusal("bad_request", "the steward runs as root and takes no arguments").as_answer())
         return 1
     with open(0, "rb", closefd=False) as requests:
-        return Steward(Places(), System(), syslog.syslog).serve(Patient(requests), answers)
+        places = Places(root_home=Path(pwd.getpwuid(0).pw_dir))
+        return Steward(places, System(), syslog.syslog).serve(Patient(requests), answers)

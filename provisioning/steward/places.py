@@ -6,6 +6,8 @@ from pathlib import Path
 ACCOUNT = "millwright"
 AGENT_ACCOUNT = "millwright-agent"
 UNIT_PREFIX = "millwright-agent-"
+#: Where a box has no sudo the key opens root's account: a line of its authorized_keys that begins so is ours.
+ROOT_KEY_BEGINS = 'restrict,command="/usr/local/lib/millwright/steward" '
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,22 @@ class Places:
     sudo_rule: Path = Path("/etc/sudoers.d/millwright")
     proc: Path = Path("/proc")
     etc: Path = Path("/etc")
+    root_home: Path = Path("/root")
 
     @property
     def program(self) -> Path:
         """The steward itself."""
         return self.programs / "steward"
+
+    @property
+    def made(self) -> Path:
+        """What of root's authorized_keys and its folder was not there before enrolment: words, one a line."""
+        return self.programs / "made"
+
+    @property
+    def root_keys(self) -> Path:
+        """The keys that open root's account."""
+        return self.root_home / ".ssh" / "authorized_keys"
 
     def blob(self, sha256: str) -> Path:
         """A file that was received whole."""

@@ -25,6 +25,8 @@ PARTIAL_KEPT_S: Final = 7 * 24 * 3600
 _COMPILE_S: Final = 300
 #: Longer than it takes to notice that a caller was cut off (`main.IDLE_S`).
 _BUSY_S: Final = 20.0
+#: An install goes on to its end without its caller, so who asks again waits for that.
+_INSTALL_BUSY_S: Final = 600.0
 _STAGED_KEPT_S: Final = 3600
 #: What a model's digest does not cover.
 _UNDIGESTED: Final = ("digest", "source", "size_bytes")
@@ -68,6 +70,9 @@ class Store:
             return {"have": total, "complete": True}
         path = self._places.partial(sha256)
         with self._own(path, answers) as file:
+            if self._has(sha256):  # another sent it meanwhile
+                path.unlink()
+                return {"have": total, "complete": True}
             have = os.fstat(file.fileno()).st_size
             if have > total or (offset not in (0, have)):
                 raise Refusal("wrong_offset", f"{have} bytes are here, {offset} were taken for here")
@@ -112,6 +117,8 @@ class Store:
             raise Refusal("not_received", f"release {sha256} was not received", "send it first")
         staged = place.with_name(f".new-{sha256}")
         with self._own(self._places.partial(f"{sha256}.lock"), answers, remove_after=True):
+            if place.is_dir():  # another did it meanwhile
+                return {"installed": False}
             remove(staged)
             make_folder(staged)
             try:
@@ -140,6 +147,8 @@ class Store:
                 raise Refusal("not_received", f"model file {entry['path']} was not received", "send it first")
         staged = place.with_name(f".new-{digest}")
         with self._own(self._places.partial(f"{digest}.lock"), answers, remove_after=True):
+            if place.is_dir():
+                return {"installed": False}
             remove(staged)
             make_folder(staged)
             for number, (name, blob) in enumerate(sources.items()):
@@ -176,7 +185,7 @@ class Store:
     @contextmanager
     def _own(self, path: Path, answers: Answers, *, remove_after: bool = False) -> Iterator[BinaryIO]:
         """The file, open for this process alone. Raises Refusal (code `busy`) where another has it."""
-        deadline = time.monotonic() + _BUSY_S
+        deadline = time.monotonic() + (_INSTALL_BUSY_S if remove_after else _BUSY_S)
         while (file := _open_locked(path)) is None:
             if time.monotonic() > deadline:
                 raise Refusal("busy", "the same file is being worked on", "try again in a moment")

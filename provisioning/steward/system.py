@@ -1,6 +1,9 @@
 """The programs of the node that the steward runs: fixed names, no shell, always within a time limit."""
 
+import os
 import subprocess
+from collections.abc import Collection
+from pathlib import Path
 from typing import Final
 
 from .errors import Refusal
@@ -29,3 +32,15 @@ class System:
             told = " ".join(done.stderr.decode(errors="replace").split())[-_ERROR_CHARACTERS:]
             raise Refusal("command_failed", f"{' '.join(command[:2])} ended with {done.returncode}: {told}")
         return done.stdout[-limit_bytes:]
+
+    def bind(self, pid: int, cpus: "Collection[int] | None") -> None:
+        """Let a running process, with all its threads, use these processors alone; None or none: all.
+
+        Raises OSError where the machine has none of them.
+        """
+        wanted = cpus or range(os.cpu_count() or 1)
+        for task in Path(f"/proc/{pid}/task").glob("*"):
+            try:
+                os.sched_setaffinity(int(task.name), wanted)
+            except ProcessLookupError:  # a thread that has just ended
+                continue

@@ -36,14 +36,17 @@ class Mill:
         self.lines = []
         self.times: dict[str, float] = {}
 
-    def enroll(self, host, user="root", password=PASSWORD, way=None) -> Enrolled:
+    def enroll(
+        self, host, user="root", password=PASSWORD, way=None, *, log=None, connect=connect
+    ) -> Enrolled:
         return make_first_contact(
             Address(host.address, host.port, user),
             parse_pin(host.fingerprints()["ssh-ed25519"]),
             way or Password(Secret(password)),
             wanted=self.wanted,
             identity=self.identity,
-            log=self.lines.append,
+            log=log or self.lines.append,
+            connect=connect,
         )
 
     def steward(self, enrolled: Enrolled):

@@ -12,6 +12,7 @@ from hosts import ASKED, GUEST, PASSWORD, SUDOER
 
 from provisioning import errors, steward_client
 from provisioning.certificates import create_authority
+from provisioning.commands.places import STEWARD
 from provisioning.delivery import deliver_model, deliver_release
 from provisioning.enrolment import open_steward
 from provisioning.login import Address
@@ -25,6 +26,8 @@ EVERYTHING = (
     "-not -path '/var/log/*' -not -path '/run/*'; "
     "find /etc/systemd /etc/sudoers.d /usr/local /var/lib/systemd -type f -o -type l | sort"
 )
+
+ROOTS_OWN = "find /root -printf '%p %m %U %s\\n' | sort; cat /root/.ssh/authorized_keys"
 
 
 @pytest.fixture
@@ -89,6 +92,54 @@ def test_a_bare_box_becomes_a_node_and_is_left_as_it_was(boot, mill, release, tm
     assert ask_ready(host, 9002, tls) is None
 
 
+def test_a_box_without_sudo_becomes_a_node_through_root(boot, mill):
+    """The key stands in root's own file, opens the steward alone, and is taken out again at the end."""
+    host = boot("prov-nosudo")
+    host.run("mv /usr/bin/sudo /usr/bin/sudo.away")
+    host.authorize("root", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHZ2dnZ2 ann")
+    before = host.run(f"{EVERYTHING}; {ROOTS_OWN}")
+    with pytest.raises(errors.SudoMissing):
+        mill.enroll(host, SUDOER)
+    enrolled = mill.enroll(host)
+    assert enrolled.address.user == "root"
+    mill.lines.clear()
+    assert mill.enroll(host).address.user == "root"
+    assert len(mill.lines) == 4, mill.lines
+    built = mill.release(enrolled)
+    with mill.steward(enrolled) as client:
+        deliver_release(client, built)
+        node = RemoteNode(client, built.sha256)
+        mill.install_agent(node, host, "fake-000001", 9001)
+        node.start("fake-000001")
+        wait_until(lambda: ask_ready(host, 9001, mill.client_tls()) == 200, 60, "the agent is not ready")
+    check_key(mill.carrier(enrolled))
+    host.run("mv /usr/bin/sudo.away /usr/bin/sudo")
+    assert mill.enroll(host).address.user == "root"
+    host.run("mv /usr/bin/sudo /usr/bin/sudo.away")
+    with mill.steward(enrolled) as client:
+        client.ask("retire", limits=Limits(30, 90))
+    assert host.run(f"{EVERYTHING}; {ROOTS_OWN}") == before
+    with pytest.raises(errors.KeyRefused), mill.steward(enrolled):
+        pass
+
+
+@pytest.mark.parametrize("sudo", [True, False], ids=["through sudo", "as root"])
+def test_a_node_that_lost_its_python_says_so(boot, mill, sudo):
+    """Without Python, without the steward, with both again: each is told apart, and heals by itself."""
+    host = boot("prov-python")
+    if not sudo:
+        host.run("mv /usr/bin/sudo /usr/bin/sudo.away")
+    enrolled = mill.enroll(host)
+    for path, problem in (("/usr/bin/python3", errors.PythonMissing), (STEWARD, errors.StewardMissing)):
+        host.run(f"mv {path} {path}.away")
+        with pytest.raises(problem) as caught, mill.steward(enrolled) as client:
+            client.ask("hello")
+        assert caught.value.remedy
+        host.run(f"mv {path}.away {path}")
+        with mill.steward(enrolled) as client:
+            assert client.ask("hello")["ok"]
+
+
 def check_strangers(mill, host, ports):
     """No certificate, a foreign one, or an agent's own: none opens an agent."""
     agent = mill.authority.issue_server("tiny-000001", [host.address], NOW)
@@ -133,8 +184,22 @@ def check_failure(mill, host, node):
 def test_the_key_opens_the_steward_and_nothing_else(boot, mill):
     """No shell, command, file transfer, terminal or forwarding with the appliance's key."""
     host = boot("locked")
-    enrolled = mill.enroll(host)
-    carrier = mill.carrier(enrolled)
+    check_key(mill.carrier(mill.enroll(host)))
+    inside = "su -s /bin/sh millwright -c"
+    for attempt in (
+        "sudo -n id",
+        "sudo -n /usr/local/lib/millwright/steward --help",
+        "sudo -n -u millwright-agent id",
+    ):
+        assert "uid=" not in host.run(f"{inside} '{attempt}' </dev/null 2>&1 || echo refused")
+    places = "/var/lib/millwright/x /usr/local/lib/millwright/x"
+    assert (
+        host.run(f"{inside} 'touch {places}' 2>&1; ls {places} 2>/dev/null", check=False).count("denied") == 2
+    )
+
+
+def check_key(carrier):
+    """Neither shell nor command, file transfer, forwarding nor terminal; it is closed afterwards."""
     for command in ("id", "sh -c id", "cat /etc/shadow", "sudo -n id", "scp -t /tmp", "/bin/bash -i"):
         done = carrier.run(command, stdin=(b"cat /etc/shadow\n",))
         assert done.exit_code == 1
@@ -155,17 +220,6 @@ def test_the_key_opens_the_steward_and_nothing_else(boot, mill):
     with pytest.raises(paramiko.SSHException):
         terminal.get_pty()
     carrier.close()
-    inside = "su -s /bin/sh millwright -c"
-    for attempt in (
-        "sudo -n id",
-        "sudo -n /usr/local/lib/millwright/steward --help",
-        "sudo -n -u millwright-agent id",
-    ):
-        assert "uid=" not in host.run(f"{inside} '{attempt}' </dev/null 2>&1 || echo refused")
-    places = "/var/lib/millwright/x /usr/local/lib/millwright/x"
-    assert (
-        host.run(f"{inside} 'touch {places}' 2>&1; ls {places} 2>/dev/null", check=False).count("denied") == 2
-    )
 
 
 @pytest.mark.parametrize("user", [SUDOER, ASKED])

@@ -24,11 +24,14 @@ class RecordedSystem:
         self.calls.append(command)
         return self.answers.get(command[1], b"")[-limit_bytes:]
 
+    def bind(self, pid, cpus):
+        self.calls.append(("bind", str(pid), str(cpus)))
+
 
 def make_places(folder: Path) -> Places:
     places = Places(
         home=folder / "home", units=folder / "units", programs=folder / "programs",
-        sudo_rule=folder / "sudoers" / "millwright",
+        sudo_rule=folder / "sudoers" / "millwright", root_home=folder / "root",
     )  # fmt: skip
     for path in (places.units, places.programs, places.sudo_rule.parent):
         path.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,23 @@ ARM = "processor\t: {}\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd dotprod\nCPU im
     [
         pytest.param(
             "".join(x86(number, 0, number % 2) for number in range(4)),
-            Cpu(2, 4, "Intel(R) Xeon(R) CPU", ("avx2", "avx512_vnni", "fpu")),
+            Cpu(2, 4, "Intel(R) Xeon(R) CPU", ("avx2", "avx512_vnni", "fpu"), (0, 1)),
             id="hyper-threads share cores",
+        ),
+        pytest.param(
+            "".join(x86(number, number // 4, number // 2 % 2) for number in reversed(range(8))),
+            Cpu(4, 8, "Intel(R) Xeon(R) CPU", ("avx2", "avx512_vnni", "fpu"), (0, 2, 4, 6)),
+            id="threads of a core side by side, on two packages",
+        ),
+        pytest.param(
+            "".join(x86(number, 0, core) for number, core in enumerate([0, 1, 2, 3, 0, 1])),
+            Cpu(4, 6, "Intel(R) Xeon(R) CPU", ("avx2", "avx512_vnni", "fpu"), (0, 1, 2, 3)),
+            id="only some cores have two threads",
+        ),
+        pytest.param(
+            x86("zero", 0, 0) + x86("one", 0, 0),
+            Cpu(1, 2, "Intel(R) Xeon(R) CPU", ("avx2", "avx512_vnni", "fpu")),
+            id="processors without numbers",
         ),
         pytest.param(
             "".join(x86(number, number, 0) for number in range(2)),

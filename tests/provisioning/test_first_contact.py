@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,16 @@ import pytest
 from provisioning.commands import install, places, root
 from provisioning.commands.probe import probe
 from provisioning.enrolment import make_first_contact
-from provisioning.errors import ConnectionLost, NodeError, SudoMissing, SudoNeedsPassword
+from provisioning.errors import ConnectionLost, Hung, NodeError, SudoMissing, SudoNeedsPassword
 from provisioning.facts.box import parse_box
 from provisioning.hostkeys import HostKey
 from provisioning.identity import create_identity
 from provisioning.login import Address, Password
 from provisioning.planning import Wanted, check_box, plan_first_contact
-from provisioning.testing import SECTION_TEXTS, ScriptedBox, play
+from provisioning.runner import Runner
+from provisioning.steward.places import Places
+from provisioning.steward.root_key import remove_root_key
+from provisioning.testing import SECTION_TEXTS, ScriptedBox, ScriptedCarrier, play
 from provisioning.transport import Secret
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
@@ -83,6 +87,92 @@ def test_a_contact_cut_anywhere_goes_on_where_it_stopped(number):
     done = [line.step for line in log if line.step in ALL_STEPS and line.outcome == "done"]
     assert done == ALL_STEPS
     assert set(box.files) == set(places.FILES)
+
+
+def test_root_is_the_account_where_there_is_no_sudo():
+    """The key opens root's own account, bound to the steward; that stays when sudo comes later."""
+    box = ScriptedBox(texts={**SECTION_TEXTS, "sudo": ""})
+    first, later = [], []
+    assert contact(box, first).address.user == "root"
+    assert [line.step for line in first] == [
+        "become root", "read facts", "check", "create agents' account", "install steward",
+        "install root's key", "greet the steward",
+    ]  # fmt: skip
+    assert box.root_keys == install.root_key(WANTED.public_key)
+    box.texts["sudo"] = "/usr/bin/sudo\n"
+    assert contact(box, later).address.user == "root"
+    assert [line.step for line in later] == ["become root", "read facts", "check", "greet the steward"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(None, id="no folder"),
+        pytest.param(b"", id="an empty file"),
+        pytest.param(
+            b"ssh-ed25519 AAAA ann@home\n# mine\n\nssh-rsa BBBB bob", id="keys, no newline at the end"
+        ),
+    ],
+)
+def test_roots_own_keys_stay_byte_for_byte(tmp_path, before):
+    """Ours comes in once, however often it is written; taken out again, all is as it was."""
+    keys = tmp_path / "root" / ".ssh" / "authorized_keys"
+    programs = tmp_path / "programs"
+    for folder in (tmp_path / "root", programs):
+        folder.mkdir()
+    if before is not None:
+        keys.parent.mkdir(0o750)
+        keys.write_bytes(before)
+        keys.chmod(0o640)
+    places = Places(programs=programs, root_home=tmp_path / "root")
+    script = install.write_root_key().replace("~root", str(tmp_path / "root"))
+    script = script.replace("/usr/local/lib/millwright/made", str(places.made))
+
+    def write(line):
+        return subprocess.run(
+            ["/bin/sh", "-c", script], input=line, check=False, capture_output=True
+        ).returncode
+
+    assert write(install.root_key("ssh-ed25519 OLD")) == 0
+    assert write(install.root_key("ssh-ed25519 NEW")) == 0
+    assert write(install.root_key("ssh-ed25519 CUT")[:40]) != 0
+    assert keys.read_bytes() == install.root_key("ssh-ed25519 NEW") + (before or b"")
+    assert (keys.parent.stat().st_mode & 0o777, keys.stat().st_mode & 0o777) == (
+        (0o700, 0o600) if before is None else (0o750, 0o640)
+    )
+    remove_root_key(places, places.made.read_text().split())
+    if before is None:
+        assert not keys.parent.exists()
+    else:
+        assert keys.read_bytes() == before
+        assert keys.stat().st_mode & 0o777 == 0o640
+        assert [path.name for path in keys.parent.iterdir()] == ["authorized_keys"]
+
+
+def test_roots_keys_that_came_after_ours_stay(tmp_path):
+    """A file that enrolment made stays where others use it by now."""
+    places = Places(root_home=tmp_path)
+    places.root_keys.parent.mkdir()
+    places.root_keys.write_bytes(install.root_key("ssh-ed25519 OURS") + b"ssh-ed25519 AAAA ann\n")
+    remove_root_key(places, ["folder", "keys"])
+    assert places.root_keys.read_bytes() == b"ssh-ed25519 AAAA ann\n"
+
+
+def test_first_contact_has_a_time_limit_of_its_own():
+    """Commands share what time is left; with none left the next is not begun."""
+    box, log, given = ScriptedBox(), [], []
+
+    class Watched(ScriptedCarrier):
+        def run(self, command, **options):
+            given.append(options["limits"].total_s)
+            return super().run(command, **options)
+
+    with pytest.raises(Hung, match="within 0 s"):
+        Runner(Watched(box, "root"), log.append, total_s=0.0).first_contact(WANTED, None, lambda: 1000.0)
+    assert (box.commands, [line.outcome for line in log]) == ([], ["failed"])
+    Runner(Watched(box, "root"), log.append, total_s=20.0).first_contact(WANTED, None, lambda: 1000.0)
+    assert max(given) <= 20.0
+    assert given == sorted(given, reverse=True)
 
 
 def test_what_was_changed_by_others_is_put_right():

@@ -1,21 +1,26 @@
 """What the steward receives, unpacks, puts together and throws away."""
 
+import datetime as dt
+import fcntl
 import hashlib
 import io
 import json
 import os
+import threading
 import time
 
 import pytest
 from steward_builders import AGENT, CERTIFICATE, KEY, RecordedSystem, ask, make_steward
 
 from provisioning.bundle import write_archive
+from provisioning.certificates import create_authority
 from provisioning.steward import store as store_module
 from provisioning.steward.answers import Answers
 from provisioning.steward.places import Places
 from provisioning.steward.units import Unit, build_unit
 
 SHA = "a" * 64
+NOW = dt.datetime.now(dt.UTC)
 
 
 @pytest.fixture
@@ -100,6 +105,33 @@ def test_a_release_is_unpacked_once(steward, release, tmp_path):
     assert put(steward, "install_release", sha256=SHA)[1]["error"]["code"] == "not_received"
 
 
+def test_who_asks_again_during_an_install_waits_for_it(steward, tmp_path, monkeypatch):
+    """A caller was cut off, and the install goes on: the next finds it done, however long that takes."""
+    monkeypatch.setattr(store_module, "_BUSY_S", 0.0)
+    content = make_release(tmp_path, agents__main=b"pass\n")
+    sha, home = sha_of(content), tmp_path / "home"
+    receive(steward, content)
+    answers, waits = [], threading.Event()
+
+    class Told(io.BytesIO):
+        def write(self, line):
+            answers.append(json.loads(line))
+            waits.set()
+            return len(line)
+
+    line = json.dumps({"verb": "install_release", "sha256": sha}).encode() + b"\n"
+    with (home / "partial" / f"{sha}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        again = threading.Thread(target=steward.serve, args=(io.BytesIO(line), Answers(Told())))
+        again.start()
+        assert waits.wait(10)
+        (home / "releases" / sha).mkdir()
+        (home / "blobs" / sha).unlink()
+    again.join(10)
+    assert answers == [{"progress": {"waiting": True}}, {"ok": True, "installed": False}]
+    assert list((home / "partial").iterdir()) == []
+
+
 def test_a_release_that_breaks_off_leaves_nothing(steward, tmp_path):
     """An archive that is cut or no archive is refused, and nothing half unpacked stays."""
     for content in (make_release(tmp_path, big=os.urandom(200_000))[:-5000], b"no archive"):
@@ -153,7 +185,7 @@ def write_agent(steward, release, model=None, **changes):
 
 def test_writing_an_agent_again_changes_only_what_differs(steward, release, model, tmp_path):
     """The answer names what changed: nothing, the configuration, or the unit."""
-    first = ["ca.pem", "cert.pem", "key.pem", "config.json", "unit"]
+    first = ["ca.pem", "key.pem", "cert.pem", "config.json", "unit"]
     assert write_agent(steward, release, model)[1]["changed"] == first
     assert write_agent(steward, release, model)[1]["changed"] == []
     assert write_agent(steward, release, model, config={"port": 9001})[1]["changed"] == ["config.json"]
@@ -162,6 +194,36 @@ def test_writing_an_agent_again_changes_only_what_differs(steward, release, mode
     assert key.stat().st_mode & 0o777 == 0o640
     assert write_agent(steward, SHA)[1]["error"]["code"] == "not_installed"
     assert write_agent(steward, release, SHA)[1]["error"]["code"] == "not_installed"
+
+
+def test_status_tells_which_certificates_an_agent_has(steward, release, tmp_path):
+    """The first certificate by its DER, as the appliance names it; the files by what they hold."""
+    authority = create_authority(NOW)
+    issued = authority.issue_server(AGENT, ["10.0.0.1"], NOW)
+    ca = authority.certificate_pem.decode()
+    chain = issued.certificate_pem.decode() + ca
+    write_agent(steward, release, certificate=chain, key=issued.key_pem.decode(), ca=ca)
+    told = put(steward, "status")[1]["agents"][AGENT]
+    assert told["certificate_sha256"] == issued.sha256
+    assert told["sha256"]["ca.pem"] == sha_of(ca.encode())
+    assert told["sha256"]["cert.pem"] == sha_of(chain.encode())
+    shown = tmp_path / "home" / "agents" / AGENT / "cert.pem"
+    for nonsense in ("", "-----BEGIN CERTIFICATE-----\n", "-----END CERTIFICATE-----", "\0\xff"):
+        shown.write_text(nonsense)
+        assert put(steward, "status")[1]["agents"][AGENT]["certificate_sha256"] == ""
+
+
+def test_limits_bind_an_agent_that_runs(steward, release):
+    """The unit says them for the next start, and the process has them now; one at rest is left alone."""
+    write_agent(steward, release)
+    system = steward._agents._system
+    limits = {"agent": AGENT, "memory_max_bytes": 2**30, "cpus": [0, 2]}
+    system.answers["show"] = b"ActiveState=inactive\nMainPID=0\n"
+    assert put(steward, "set_limits", **limits)[1] == {"ok": True}
+    assert not [call for call in system.calls if call[0] == "bind"]
+    system.answers["show"] = b"ActiveState=active\nMainPID=77\n"
+    assert put(steward, "set_limits", **limits)[1] == {"ok": True}
+    assert system.calls[-1] == ("bind", "77", "(0, 2)")
 
 
 def test_prune_keeps_what_agents_run(steward, release, model, tmp_path):
