@@ -6,7 +6,6 @@ import errno
 import logging
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +21,7 @@ from agents.link import LinkProtocol
 from agents.protocol import ALPN_LINK
 from agents.server import HttpSide
 from agents.service import AgentService
-from agents.tls import create_server_context
+from agents.tls import ServerTls
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +37,9 @@ EXIT_DRAINED, EXIT_CUT_SHORT = 0, 1
 def run_agent(config: AgentConfig) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. Raises StartError."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    context = create_server_context(config.tls)
+    tls = ServerTls(config.tls)
     with bind(config.host, config.port) as listener:
-        return uvloop.run(_serve(config, context, listener))
+        return uvloop.run(_serve(config, tls, listener))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -63,7 +62,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(config: AgentConfig, context: ssl.SSLContext, listener: socket.socket) -> int:
+async def _serve(config: AgentConfig, tls: ServerTls, listener: socket.socket) -> int:
     service = AgentService(config, create_engine(config))
     server = _Server(
         uvicorn.Config(
@@ -78,18 +77,20 @@ async def _serve(config: AgentConfig, context: ssl.SSLContext, listener: socket.
             limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
-            ssl_context_factory=lambda _config, _default: context,
+            ssl_context_factory=lambda _config, _default: tls.context,
         )
     )
     stop = _Stop()
     logger.info("agent %s listens on %s port %d", config.agent, *listener.getsockname()[:2])
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    following = asyncio.ensure_future(tls.follow())
     service.start()
     try:
         return await _until_stopped(service, stop, serving)
     finally:
         server.should_exit = True
         await serving
+        following.cancel()
         await service.close()
 
 

@@ -4,17 +4,16 @@ All of it lies in `ca/` of the state directory, readable by its owner alone. No 
 """
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
 from appliance.environment import Environment
 from appliance.secrets import write_private
-from provisioning.certificates import Authority, Issued, create_authority, valid_until
+from provisioning.certificates import Authority, create_authority, valid_until
 from provisioning.file_lock import hold_lock
 
 #: Certificates are renewed once they have no more than this left.
@@ -45,7 +44,7 @@ def ensure_authority(environment: Environment, now: dt.datetime | None = None) -
     with hold_lock(folder / ".lock", LOCK_TIMEOUT_S):
         authority = _authority(folder, now)
         for name in CLIENTS:
-            _keep_pair(folder, name, now, partial(authority.issue_client, name, now))
+            _keep_pair(folder, name, now, authority)
         return authority
 
 
@@ -64,21 +63,26 @@ def _authority(folder: Path, now: dt.datetime) -> Authority:
     return Authority(certificate.read_bytes(), key.read_bytes())
 
 
-def _keep_pair(folder: Path, name: str, now: dt.datetime, issue: Callable[[], Issued]) -> None:
+def _keep_pair(folder: Path, name: str, now: dt.datetime, authority: Authority) -> None:
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    if _fits(certificate, key) and valid_until(certificate.read_bytes()) - now > RENEW_WITH_LEFT:
+    if _fits(certificate, key, authority) and valid_until(certificate.read_bytes()) - now > RENEW_WITH_LEFT:
         return
-    issued = issue()
+    issued = authority.issue_client(name, now)
     write_private(key, issued.key_pem)
     write_private(certificate, issued.certificate_pem)
 
 
-def _fits(certificate: Path, key: Path) -> bool:
-    """Whether both are there and belong together: a crash between the two writes leaves a stranger."""
+def _fits(certificate: Path, key: Path, authority: Authority) -> bool:
+    """Whether both are there, belong together and come from the authority.
+
+    A crash between the two writes leaves a stranger, an authority that was made anew two of them.
+    """
     try:
-        public = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+        shown = x509.load_pem_x509_certificate(certificate.read_bytes())
         private = serialization.load_pem_private_key(key.read_bytes(), password=None)
-    except (OSError, ValueError):
+        shown.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.certificate_pem))
+    except (OSError, ValueError, InvalidSignature):
         return False
     encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    return public.public_bytes(encoding, form) == private.public_key().public_bytes(encoding, form)
+    public = shown.public_key().public_bytes(encoding, form)
+    return public == private.public_key().public_bytes(encoding, form)

@@ -100,9 +100,15 @@ def agent_state(agent: Agent, links: Sequence[AgentReport]) -> str:
 
 
 def node_state(node: Node, now: float) -> str:
-    """Unreachable, cordoned or ready: the first that applies."""
+    """Retired, enrolling, unreachable, draining, cordoned or ready: the first that applies."""
+    if node.retired_at is not None or node.wanted == Node.Wanted.RETIRED:
+        return "retired"
+    if node.enrolled_at is None and not node.is_local:
+        return "enrolling"
     if node.seen_at is None or now - node.seen_at.timestamp() >= NODE_FRESH_S:
         return "unreachable"
+    if node.wanted == Node.Wanted.DRAINED or node.operation_stage:
+        return "draining"
     return "cordoned" if node.wanted == Node.Wanted.CORDONED else "ready"
 
 
@@ -140,6 +146,7 @@ def _describe_node(
         "cores": node.cores,
         "ram_bytes": node.ram_bytes,
         "cpu_percent": cpu,
+        "problems": [str(problem.get("code")) for problem in node.problems],
     }
 
 

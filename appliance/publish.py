@@ -110,6 +110,7 @@ def _deployment_routes() -> Iterator[DeploymentRoute]:
 _WANTED: dict[str, WantedRoute] = {
     Agent.Wanted.WARM: "warm",
     Agent.Wanted.PARKED: "parked",
+    Agent.Wanted.RESTING: "draining",
     Agent.Wanted.DRAINING: "draining",
 }
 
@@ -122,7 +123,7 @@ def _agent_routes() -> Iterator[AgentRoute]:
             node=agent.node.name,
             host=agent.host,
             port=agent.port,
-            certificate_sha256=agent.certificate_sha256,
+            certificates=tuple(agent.certificates),
             wanted=_WANTED[agent.wanted],
             slots=agent.slots,
             ahead=agent.ahead,

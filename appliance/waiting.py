@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 
-from appliance.models import Agent, Deployment, InferenceModel
+from appliance.models import Agent, Deployment, InferenceModel, Transfer
+from appliance.node_waiting import Tell
 
 _POLL_S = 0.2
 
@@ -16,8 +17,17 @@ class ImportFailedError(Exception):
     """An import failed or took too long; the message says why and what to do."""
 
 
-def wait_until_ready(name: str, *, timeout_s: float, say: Callable[[str], None]) -> None:
-    """Wait until max(min, 1) agents of the wanted revision have been ready. Raises DeploymentFailedError."""
+def _tell_nothing(_node: str, _stage: str, _percent: float | None, _note: str) -> None:
+    """Nobody wants to know."""
+
+
+def wait_until_ready(
+    name: str, *, timeout_s: float, say: Callable[[str], None], tell: Tell = _tell_nothing
+) -> None:
+    """Wait until max(min, 1) agents of the wanted revision have been ready. Raises DeploymentFailedError.
+
+    `say` gets a line when the number changes, `tell` how far the model is on its way to each node.
+    """
     deadline = time.monotonic() + timeout_s
     shown = ""
     while True:
@@ -33,6 +43,7 @@ def wait_until_ready(name: str, *, timeout_s: float, say: Callable[[str], None])
         if line != shown:
             shown = line
             say(line)
+        _tell_transfers(deployment, tell)
         failed = [agent for agent in agents if agent.state == Agent.State.FAILED]
         if failed or time.monotonic() > deadline:
             cause = "failed to start" if failed else f"not ready within {timeout_s:g} s"
@@ -44,6 +55,17 @@ def wait_until_ready(name: str, *, timeout_s: float, say: Callable[[str], None])
                 f"deployment {name!r}: {cause}, {proven} of {wanted} agents are; it goes on: {why}"
             )
         time.sleep(_POLL_S)
+
+
+def _tell_transfers(deployment: Deployment, tell: Tell) -> None:
+    if deployment.revision is None:
+        return
+    under_way = Transfer.objects.filter(
+        kind="model", digest=deployment.revision.digest, state=Transfer.State.RUNNING, total_bytes__gt=0
+    )
+    for one in under_way.select_related("node"):
+        note = f"{one.have_bytes / 1e6:.0f} of {one.total_bytes / 1e6:.0f} MB"
+        tell(one.node.name, "sending the model", 100.0 * one.have_bytes / one.total_bytes, note)
 
 
 def wait_until_imported(name: str, *, timeout_s: float, say: Callable[[str], None]) -> InferenceModel:

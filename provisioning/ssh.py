@@ -21,6 +21,8 @@ CONNECT_S: Final = 10.0
 AUTH_S: Final = 15.0
 _KEEPALIVE_S: Final = 5
 _PIECE_BYTES: Final = 32 * 1024
+#: What waits in the system to be sent: on a slow line a question stands behind it while a file is sent.
+_SEND_BYTES: Final = 128 * 1024
 _KEY_CLASSES: Final = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 _RSA_NAMES: Final = ("rsa-sha2-512", "rsa-sha2-256")
 
@@ -254,6 +256,7 @@ def _dial(address: Address, connect_s: float) -> socket.socket:
         raise errors.Unreachable(f"{address} cannot be reached: {error.strerror or error}") from None
     try:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
         _check_greeting(stream.recv(4, socket.MSG_PEEK), address)
     except OSError as error:
         stream.close()

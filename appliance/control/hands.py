@@ -7,7 +7,7 @@ limit, so that a node that hangs delays no other and no tick for long.
 import datetime as dt
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from typing import Any, Protocol, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from appliance.authority import RENEW_WITH_LEFT
 from appliance.environment import Environment
 from provisioning.certificates import Authority, Issued
+from provisioning.errors import ProvisioningError
 
 LANE_S = 5.0
 _PORT_TRIES = 50
@@ -51,6 +51,10 @@ class NodePort(Protocol):
 
 class LaneBusy(Exception):
     """The node has not finished what it was asked before, or took too long."""
+
+
+#: What a node may answer with instead of doing what it was asked.
+NODE_ERRORS = (OSError, ProvisioningError, LaneBusy)
 
 
 class Lane:
@@ -112,8 +116,54 @@ class AgentSpec:
         return document | dict(self.settings or {})
 
 
+class NodeHands(Protocol):
+    """Acts on one node: at once on node `local`, through a lane's queue on all others.
+
+    Every call raises one of `NODE_ERRORS` where it fails.
+    """
+
+    def running(self) -> Mapping[str, int]:
+        """Process ids of the agents that really run."""
+
+    def in_hand(self) -> frozenset[str]:
+        """Agents that something queued or under way is about to bring or change."""
+
+    def take_failures(self) -> Mapping[str, str]:
+        """Agents of which that failed since the last call, and why."""
+
+    def exit_of(self, agent: str) -> tuple[int | None, tuple[str, ...]]:
+        """The exit code of an agent that ended, where it can be known, and its last log lines."""
+
+    def new_port(self, host: str, taken: frozenset[int]) -> int:
+        """A port that is promised to no other agent."""
+
+    def install(self, spec: "AgentSpec", now: dt.datetime) -> Issued:
+        """Put an agent's files in place, with a new certificate."""
+
+    def is_installed(self, agent: str, certificates: Sequence[str]) -> bool:
+        """Whether its files are in place, with one of those certificates of our present authority."""
+
+    def installed_certificate(self, agent: str) -> str:
+        """SHA-256 (DER) of the certificate that lies there, '' where it is not known."""
+
+    def renew(self, spec: "AgentSpec", issued: Issued) -> None:
+        """Put another certificate in place of an agent's present one; a running agent takes it up."""
+
+    def start(self, agent: str) -> int | None:
+        """Start an installed agent; its process id where it is known at once."""
+
+    def stop(self, agent: str, *, kill: bool = False) -> None:
+        """Ask it to end, or end it."""
+
+    def forget(self, agent: str) -> None:
+        """Remove the files of an agent that has ended."""
+
+    def sweep(self, known: frozenset[str]) -> None:
+        """Remove what is left of agents that have neither a row nor a process."""
+
+
 class Hands:
-    """Acts on one node. Every call goes through its lane and raises OSError or LaneBusy where it fails."""
+    """Acts on node `local`, through its lane; a call raises one of `NODE_ERRORS` where it fails."""
 
     def __init__(
         self,
@@ -150,6 +200,11 @@ class Hands:
     def install(self, spec: AgentSpec, now: dt.datetime) -> Issued:
         """Put an agent's files in place, with a new certificate."""
         issued = self._authority.issue_server(spec.id, (spec.host, "localhost"), now)
+        self.renew(spec, issued)
+        return issued
+
+    def renew(self, spec: AgentSpec, issued: Issued) -> None:
+        """Write an agent's files with this certificate; one that runs takes it up by itself."""
         self._lane.run(
             lambda: self._node.install(
                 spec.id,
@@ -159,24 +214,42 @@ class Hands:
                 self._authority.certificate_pem,
             )
         )
-        return issued
 
-    def is_installed(self, agent: str, certificate_sha256: str, now: dt.datetime) -> bool:
-        """Whether its files are in place, with that certificate of our present authority, and it lasts."""
+    def is_installed(self, agent: str, certificates: Sequence[str]) -> bool:
+        """Whether its files are in place, with one of those certificates of our present authority."""
         folder = self._environment.agents_dir / agent
+        certificate = self._certificate(agent)
         try:
-            certificate = x509.load_pem_x509_certificate((folder / "cert.pem").read_bytes())
             trusted = (folder / "ca.pem").read_bytes()
-        except (OSError, ValueError):
+        except OSError:
             return False
-        der = certificate.public_bytes(serialization.Encoding.DER)
-        lasts = certificate.not_valid_after_utc - now > RENEW_WITH_LEFT
         return (
-            lasts
+            certificate is not None
             and trusted == self._authority.certificate_pem
             and (folder / "config.json").is_file()
-            and hashlib.sha256(der).hexdigest() == certificate_sha256
+            and _digest(certificate) in certificates
         )
+
+    def installed_certificate(self, agent: str) -> str:
+        """SHA-256 (DER) of the certificate that lies there, '' where there is none."""
+        certificate = self._certificate(agent)
+        return "" if certificate is None else _digest(certificate)
+
+    def in_hand(self) -> frozenset[str]:
+        """None: what is asked is done when the call returns."""
+        return frozenset()
+
+    def take_failures(self) -> Mapping[str, str]:
+        """None: a call that fails raises."""
+        return {}
+
+    def _certificate(self, agent: str) -> x509.Certificate | None:
+        try:
+            return x509.load_pem_x509_certificate(
+                (self._environment.agents_dir / agent / "cert.pem").read_bytes()
+            )
+        except (OSError, ValueError):
+            return None
 
     def start(self, agent: str) -> int:
         """Start an installed agent; its process id."""
@@ -197,3 +270,7 @@ class Hands:
         for agent in sorted(left - set(self.running())):
             log.info("removing what is left of agent %s", agent)
             self.forget(agent)
+
+
+def _digest(certificate: x509.Certificate) -> str:
+    return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()

@@ -9,8 +9,8 @@ from django.db.models import Q
 from appliance.control import lease
 from appliance.control.rows import to_time, write_agents
 from appliance.models import Agent, Decision, Deployment, Revision
+from appliance.policies.actions import DeploymentPlan, Forget, Plan, Remove
 from appliance.policies.fleet import FleetSnapshot
-from appliance.policies.reconcile import DeploymentPlan, Forget, Plan, Remove
 from appliance.publish import touch_routes
 
 #: Decisions kept of each deployment.

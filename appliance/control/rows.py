@@ -5,16 +5,16 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from appliance.models import Agent, Deployment, Node, RouteState
+from appliance.models import Agent, Deployment, RouteState
 from appliance.models.routes import new_epoch
-from appliance.policies.fleet import AgentFacts, DeploymentFacts, NodeFacts
+from appliance.policies.fleet import AgentFacts, DeploymentFacts
 from appliance.policies.scaling import ScalingPolicy, state_from_json
 
 #: Requests an agent should carry, as a part of those it executes at once, unless people say otherwise.
 UTILIZATION = 0.7
 #: Requests an agent's engine takes in one batch, until it is measured.
 BATCH_SIZE = 8
-_TIMES = frozenset({"started_at", "ready_at", "unready_at", "retry_at", "leaving_at"})
+_TIMES = frozenset({"started_at", "ready_at", "unready_at", "retry_at", "leaving_at", "away_at"})
 #: Facts of an agent that a tick may change, by the names of their columns.
 _KEPT = ("wanted", "state", "attempt", "pid", "error", "draining_generation", *sorted(_TIMES))
 
@@ -74,14 +74,6 @@ def read_agents() -> tuple[AgentFacts, ...]:
     )
 
 
-def read_nodes() -> tuple[NodeFacts, ...]:
-    """All nodes, with their hardware where it was read."""
-    return tuple(
-        NodeFacts(row.name, row.ram_bytes or None, row.cores, accepts=row.wanted == Node.Wanted.READY)
-        for row in Node.objects.all()
-    )
-
-
 def read_epoch() -> str:
     """The epoch of this database's routes."""
     state, _ = RouteState.objects.get_or_create(pk=1, defaults={"epoch": new_epoch()})
@@ -101,7 +93,7 @@ def write_agents(before: Iterable[AgentFacts], after: Iterable[AgentFacts], gene
             for name in _KEPT
             if getattr(agent, name) != getattr(was, name)
         }
-        if agent.wanted == "draining" and agent.draining_generation is None:
+        if agent.wanted in ("draining", "resting") and agent.draining_generation is None:
             changes["draining_generation"] = generation
         if changes:
             Agent.objects.filter(pk=agent.id, wanted=was.wanted).update(**changes)

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 
 from django.db import Error as DatabaseError
 from django.db import connections
@@ -11,12 +12,21 @@ from django.db import connections
 from appliance.authority import client_files, ensure_authority
 from appliance.control import imports, lease
 from appliance.control.ask import Asker, fetch_load
+from appliance.control.enrolments import Crew
 from appliance.control.gateway_board import GatewayBoard, Listeners
 from appliance.control.hands import Hands, Lane
 from appliance.control.history import Usage
-from appliance.control.tick import Loop, Outside
+from appliance.control.lanes import Lanes
+from appliance.control.node_orders import NodeOffice
+from appliance.control.node_views import NodeViews
+from appliance.control.release_shelf import ReleaseShelf
+from appliance.control.remote_hands import RemoteHands
+from appliance.control.renewal import Renewals, keep_client_certificates
+from appliance.control.tick import Loop, Outside, describe
 from appliance.environment import Environment
+from appliance.ssh_identity import ensure_identity
 from provisioning import local
+from provisioning.bundle import build_release
 
 #: A tick that did not run for so long was lost: the watchdog asks for one.
 LATE_S = 3.0
@@ -39,32 +49,47 @@ class Runtime:
         self._poke = poke
         self._board = GatewayBoard()
         self._listeners = Listeners(environment.run_dir, self._board, lambda: poke("want"))
+        self._environment = environment
         self._lane = Lane(local.__name__.rpartition(".")[2])
+        self._lanes = Lanes(ensure_identity(environment))
+        self._crew = Crew(environment)
         control = client_files(environment, "control")
         self._asker = Asker(lambda host, port: fetch_load(host, port, control))
         self._stop = threading.Event()
+        authority = ensure_authority(environment)
+        here = Hands(
+            environment,
+            local.LocalNode(environment.home),
+            authority,
+            find_port=local.free_port,
+            lane=self._lane,
+        )
+        releases = environment.home / "releases"
         self.loop = Loop(
             Outside(
                 board=self._board,
-                hands=Hands(
-                    environment,
-                    local.LocalNode(environment.home),
-                    ensure_authority(environment),
-                    find_port=local.free_port,
-                    lane=self._lane,
+                nodes=NodeViews(
+                    here, self._lanes, lambda lane: RemoteHands(environment, lane, authority), read_hardware
                 ),
+                office=NodeOffice(ReleaseShelf(releases, build_release), releases),
+                renewals=Renewals(authority, describe),
                 asker=self._asker,
                 routes_file=environment.routes_file,
-                read_hardware=read_hardware,
                 read_usage=read_usage,
                 enqueue_import=enqueue_import,
+                enroll=self._crew.look,
             )
         )
 
     def start(self) -> None:
         """Start listening and watching, and ask for the first tick."""
         imports.stopping.clear()
-        for name, work in (("listeners", self._listeners.run), ("watchdog", self._watch)):
+        threads: dict[str, Callable[[], None]] = {
+            "listeners": self._listeners.run,
+            "watchdog": self._watch,
+            "certificates": partial(keep_client_certificates, self._environment, self._stop),
+        }
+        for name, work in threads.items():
             threading.Thread(target=work, name=name, daemon=True).start()
         self._poke("start")
 
@@ -72,12 +97,14 @@ class Runtime:
         """End the threads around the loop, and imports. Agents go on."""
         imports.stopping.set()
         self._stop.set()
+        self._crew.close()
         self._listeners.stop()
 
     def release(self) -> None:
         """Give the lease back, once no tick runs any more."""
         self._asker.close()
         self._lane.close()
+        self._lanes.close()
         try:
             lease.release(self.loop.owner)
         except DatabaseError:

@@ -4,36 +4,39 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from django.db import Error as DatabaseError
 from django.db import transaction
 
+from appliance.authority import RENEW_WITH_LEFT
 from appliance.control import lease
 from appliance.control.ask import Asker
 from appliance.control.gateway_board import GatewayBoard
-from appliance.control.hands import AgentSpec, Hands, LaneBusy
+from appliance.control.hands import NODE_ERRORS, AgentSpec, NodeHands
 from appliance.control.history import Recorder, Usage
 from appliance.control.imports import due_imports
+from appliance.control.node_orders import NodeOffice
+from appliance.control.node_views import LOCAL_HOST, NodeView, NodeViews, node_facts
 from appliance.control.record import prune_decisions, record
-from appliance.control.rows import default_profile, read_agents, read_deployments, read_epoch, read_nodes
-from appliance.models import Agent, Decision, Node, Revision, RouteState
+from appliance.control.renewal import Renewals
+from appliance.control.rows import default_profile, read_agents, read_deployments, read_epoch
+from appliance.models import Agent, Decision, Revision, RouteState
 from appliance.models.agents import new_agent_id
 from appliance.models.nodes import LOCAL_NODE
+from appliance.policies.actions import Create, EndOrphan, Forget, Plan, Start, Stop
 from appliance.policies.fleet import AgentFacts, Exit, FleetSnapshot
-from appliance.policies.reconcile import Create, EndOrphan, Forget, Plan, Start, Stop, plan
+from appliance.policies.node_care import NodeOrders, NodeStep, plan_care
+from appliance.policies.reconcile import plan
 from appliance.policies.snapshot import Generation
 from appliance.publish import read_generation, touch_routes, write_routes
-from provisioning.errors import ProvisioningError
+from provisioning.certificates import valid_until
 
-LOCAL_HOST = "127.0.0.1"
-_HARDWARE_EVERY_S = 600.0
 _HOUSEKEEPING_EVERY_S = 60.0
-#: What a node may answer with instead of doing what it was asked.
-NodeErrors = (OSError, ProvisioningError, LaneBusy)
+_PRUNE_EVERY_S = 600.0
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -45,12 +48,28 @@ class Outside:
     """What a loop touches beyond rows; tests give it others."""
 
     board: GatewayBoard
-    hands: Hands
+    nodes: NodeViews
+    office: NodeOffice
+    renewals: Renewals
     asker: Asker
     routes_file: Path
-    read_hardware: Callable[[], Mapping[str, object]]
     read_usage: Callable[[], Usage | None]
     enqueue_import: Callable[[int], object]
+    enroll: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What one pass looked at and decided."""
+
+    held: lease.Held
+    now: float
+    views: Sequence[NodeView]
+    orders: Sequence[NodeOrders]
+    snapshot: FleetSnapshot
+    decided: Plan
+    care: Sequence[NodeStep]
+    created: list[Agent] = field(default_factory=list)
 
 
 class Loop:
@@ -63,8 +82,8 @@ class Loop:
         self._next = threading.Lock()
         self._recorder = Recorder()
         self._routes_seen: tuple[int, Generation | None] = (0, None)
-        self._hardware_at = float("-inf")
         self._housekeeping_at = float("-inf")
+        self._prune_at = float("-inf")
 
     def tick(self, trigger: str, now: float | None = None) -> Plan | None:
         """Run one pass; None where another process has the lease, or one waits that will see all this.
@@ -79,37 +98,33 @@ class Loop:
             if held is None:
                 return None
             now = time.time() if now is None else now
-            self._see_node(now)
-            snapshot = self._observe(now)
+            views = self._outside.nodes.look(now)
+            orders = self._outside.office.read(views, now)
+            snapshot = self._observe(views, orders, now)
             decided = plan(snapshot)
-            created = self._prepare(decided, now)
-            record(held, snapshot, decided, created, trigger)
-            self._act(held, decided, created, now)
-            self._after(snapshot, now)
+            care = plan_care(orders, decided.agents, now)
+            this = _Pass(held, now, views, orders, snapshot, decided, care)
+            self._prepare(this)
+            with transaction.atomic():
+                record(held, snapshot, decided, this.created, trigger)
+                self._outside.office.record(care, views, now)
+            self._act(this)
+            self._after(this)
             return decided
 
     # Observe.
 
-    def _see_node(self, now: float) -> None:
-        """Keep the row of this machine: its hardware, and that it was seen."""
-        seen_at = dt.datetime.fromtimestamp(now, dt.UTC)
-        if now - self._hardware_at >= _HARDWARE_EVERY_S:
-            hardware = dict(self._outside.read_hardware())
-            Node.objects.update_or_create(
-                name=LOCAL_NODE,
-                defaults={"hardware": hardware, "seen_at": seen_at},
-                create_defaults={"hardware": hardware, "seen_at": seen_at, "address": LOCAL_HOST},
-            )
-            self._hardware_at = now
-        else:
-            Node.objects.filter(name=LOCAL_NODE).update(seen_at=seen_at)
-
-    def _observe(self, now: float) -> FleetSnapshot:
+    def _observe(self, views: Sequence[NodeView], orders: Sequence[NodeOrders], now: float) -> FleetSnapshot:
         view = self._outside.board.view(now)
-        nodes = read_nodes()
+        nodes = tuple(
+            node_facts(node, order, now)
+            for node, order in zip(views, orders, strict=True)
+            if node.hands is not None
+        )
         cores = next((node.cores for node in nodes if node.name == LOCAL_NODE), 1)
         agents = read_agents()
-        running = _try(self._outside.hands.running)
+        running = {node.name: node.running for node in views}
+        hands = [node.hands for node in views if node.hands is not None]
         snapshot = FleetSnapshot(
             now=now,
             epoch=read_epoch(),
@@ -121,17 +136,24 @@ class Loop:
             heard_since=view.heard_since,
             held=view.held,
             running=running,
-            exits={} if running is None else self._exits(agents, running),
+            in_hand=frozenset().union(*(one.in_hand() for one in hands)),
+            failures={agent: why for one in hands for agent, why in one.take_failures().items()},
+            exits=self._exits(agents, running),
             busy=self._outside.asker.answers(now),
         )
         self._ask_leaving(snapshot)
         return snapshot
 
-    def _exits(self, agents: tuple[AgentFacts, ...], running: Mapping[str, int]) -> dict[str, Exit]:
+    def _exits(
+        self, agents: tuple[AgentFacts, ...], running: Mapping[str, Mapping[str, int] | None]
+    ) -> dict[str, Exit]:
         found = {}
         for agent in agents:
-            if agent.wanted == "warm" and agent.started_at is not None and agent.id not in running:
-                ended = _try(self._outside.hands.exit_of, agent.id)
+            there = running.get(agent.node)
+            hands = self._outside.nodes.hands(agent.node)
+            gone = there is not None and agent.id not in there
+            if gone and hands is not None and agent.wanted == "warm" and agent.started_at is not None:
+                ended = _try(hands.exit_of, agent.id)
                 if ended is not None:
                     found[agent.id] = Exit(*ended)
         return found
@@ -140,7 +162,7 @@ class Loop:
         """Ask agents that leave and that no gateway tells of, whether they hold work."""
         silent = []
         for agent in snapshot.agents:
-            if agent.wanted == "draining" and snapshot.running and agent.id in snapshot.running:
+            if agent.wanted in ("draining", "resting") and snapshot.pid(agent) is not None:
                 link = snapshot.link(agent)
                 if link is None or link.busy is None:
                     silent.append(agent.id)
@@ -150,104 +172,135 @@ class Loop:
 
     # Act. Never inside a transaction.
 
-    def _prepare(self, decided: Plan, now: float) -> list[Agent]:
+    def _prepare(self, this: _Pass) -> None:
         """Before the rows are written: files of new agents come, of forgotten ones go."""
-        created = []
-        for action in decided.actions:
+        for action in this.decided.actions:
             if isinstance(action, Create):
-                agent = _try(self._install_new, action, now)
+                agent = _try(self._install_new, action, this)
                 if agent is not None:
-                    created.append(agent)
+                    this.created.append(agent)
             elif isinstance(action, Forget):
-                _try(self._outside.hands.forget, action.agent)
-        return created
+                _try(self._hands(action.node).forget, action.agent)
 
-    def _install_new(self, action: Create, now: float) -> Agent:
+    def _hands(self, node: str) -> NodeHands:
+        """Raises OSError where the node cannot be acted on at all."""
+        hands = self._outside.nodes.hands(node)
+        if hands is None:
+            raise OSError(f"node {node} cannot be reached yet")
+        return hands
+
+    def _install_new(self, action: Create, this: _Pass) -> Agent:
         revision = Revision.objects.select_related("deployment", "model").get(pk=action.revision)
-        node = Node.objects.get(name=action.node)
+        node = next(view.row for view in this.views if view.name == action.node)
+        now = dt.datetime.fromtimestamp(this.now, dt.UTC)
         agent = Agent(
             id=new_agent_id(action.deployment),
             deployment=revision.deployment,
             revision=revision,
             node=node,
-            host=LOCAL_HOST,
-            port=self._new_port(),
+            host=LOCAL_HOST if node.is_local else node.address,
             profile=default_profile(node.cores),
-            started_at=dt.datetime.fromtimestamp(now, dt.UTC),
-            unready_at=dt.datetime.fromtimestamp(now, dt.UTC),
+            release_sha256=node.release_sha256,
+            started_at=now,
+            unready_at=now if node.is_local else None,
         )
-        self._install(agent, now)
+        agent.port = self._new_port(agent, this.created)
+        self._install(agent, this.now)
         return agent
 
     def _install(self, agent: Agent, now: float) -> None:
         at = dt.datetime.fromtimestamp(now, dt.UTC)
-        agent.certificate_sha256 = self._outside.hands.install(describe(agent), at).sha256
+        issued = self._hands(agent.node.name).install(describe(agent), at)
+        agent.certificates = [issued.sha256]
+        agent.certificate_expires_at = valid_until(issued.certificate_pem)
+        agent.release_sha256 = agent.node.release_sha256
 
-    def _new_port(self) -> int:
-        taken = frozenset(Agent.objects.values_list("port", flat=True))
-        return self._outside.hands.new_port(LOCAL_HOST, taken)
+    def _new_port(self, agent: Agent, created: Sequence[Agent] = ()) -> int:
+        """A port that no agent of that host has."""
+        others = set(Agent.objects.filter(host=agent.host).values_list("port", flat=True))
+        others.update(one.port for one in created if one.host == agent.host)
+        return self._hands(agent.node.name).new_port(agent.host, frozenset(others))
 
-    def _act(self, held: lease.Held, decided: Plan, created: list[Agent], now: float) -> None:
+    def _act(self, this: _Pass) -> None:
         """Do the rest. What it taught of agents is written in one more transaction, where there is any."""
         learned: dict[str, dict[str, object]] = {}
-        for agent in created:
-            learned[agent.id] = self._start(agent.id)
-        for action in decided.actions:
+        for agent in this.created:
+            learned[agent.id] = self._start(agent.node.name, agent.id)
+        for action in this.decided.actions:
             if isinstance(action, Start):
-                learned[action.agent] = self._restart(action, now)
+                learned[action.agent] = self._restart(action, this.now)
             elif isinstance(action, Stop | EndOrphan):
                 kill = isinstance(action, Stop) and action.kill
-                _try(self._outside.hands.stop, action.agent, kill=kill)
+                _try(self._stop, action.node, action.agent, kill=kill)
+        self._outside.office.act(this.care, this.views)
         learned = {agent: changes for agent, changes in learned.items() if changes}
         if not learned:
             return
         with transaction.atomic():
-            lease.confirm(held)
+            lease.confirm(this.held)
             for agent_id, changes in learned.items():
                 Agent.objects.filter(pk=agent_id).update(**changes)
-            if any("certificate_sha256" in changes for changes in learned.values()):
+            if any("certificates" in changes for changes in learned.values()):
                 touch_routes()
 
-    def _start(self, agent: str) -> dict[str, object]:
+    def _stop(self, node: str, agent: str, *, kill: bool) -> None:
+        self._hands(node).stop(agent, kill=kill)
+
+    def _start(self, node: str, agent: str) -> dict[str, object]:
         try:
-            return {"pid": self._outside.hands.start(agent)}
-        except NodeErrors as error:
+            pid = self._hands(node).start(agent)
+        except NODE_ERRORS as error:
             log.warning("agent %s could not be started: %s", agent, error)
             return {"error": f"it could not be started: {error}"}
+        return {} if pid is None else {"pid": pid}
 
     def _restart(self, action: Start, now: float) -> dict[str, object]:
-        """Start again; with new files where the old are gone, or port or certificate will not do."""
+        """Start again; with new files where the old are gone, or port, certificate or release will not do."""
         agent = Agent.objects.select_related("deployment", "revision__model", "node").get(pk=action.agent)
         changes: dict[str, object] = {}
         at = dt.datetime.fromtimestamp(now, dt.UTC)
         try:
             if action.new_port:
-                agent.port = changes["port"] = self._new_port()
-            if action.new_port or not self._outside.hands.is_installed(
-                agent.id, agent.certificate_sha256, at
-            ):
+                agent.port = changes["port"] = self._new_port(agent)
+            ends = agent.certificate_expires_at
+            lasts = ends is not None and ends - at > RENEW_WITH_LEFT
+            hands = self._hands(action.node)
+            if action.new_port or not (lasts and hands.is_installed(agent.id, agent.certificates)):
                 self._install(agent, now)
-                changes["certificate_sha256"] = agent.certificate_sha256
-        except NodeErrors as error:
+                for name in ("certificates", "certificate_expires_at", "release_sha256"):
+                    changes[name] = getattr(agent, name)
+        except NODE_ERRORS as error:
             return {"error": f"it could not be installed: {error}"}
-        return changes | self._start(agent.id)
+        return changes | self._start(action.node, agent.id)
 
     # Afterwards: what no decision waits for.
 
-    def _after(self, snapshot: FleetSnapshot, now: float) -> None:
+    def _after(self, this: _Pass) -> None:
+        now = this.now
         self._keep_routes_file()
+        self._outside.renewals.step(now, self._outside.nodes.hands, this.snapshot.all_serve)
+        self._outside.enroll()
         for model in due_imports():
             self._outside.enqueue_import(model)
         try:
-            self._recorder.write(snapshot, _try(self._outside.read_usage))
+            self._recorder.write(this.snapshot, _try(self._outside.read_usage))
         except DatabaseError:  # history may be lost without harm
             log.warning("history could not be written", exc_info=True)
         if now - self._housekeeping_at >= _HOUSEKEEPING_EVERY_S:
             self._housekeeping_at = now
-            known = frozenset(Agent.objects.values_list("id", flat=True))
-            _try(self._outside.hands.sweep, known)
+            self._sweep(this.views)
             for name in Decision.objects.order_by().values_list("deployment", flat=True).distinct():
                 prune_decisions(name)
+        if now - self._prune_at >= _PRUNE_EVERY_S:
+            self._prune_at = now
+            _try(self._outside.office.prune, this.views, now)
+
+    def _sweep(self, views: Sequence[NodeView]) -> None:
+        """Remove what is left on nodes of agents that have no row."""
+        known = frozenset(Agent.objects.values_list("id", flat=True))
+        for view in views:
+            if view.hands is not None and view.running is not None:
+                _try(view.hands.sweep, known)
 
     def _keep_routes_file(self) -> None:
         """Write the route snapshot again where the file is missing, damaged or older than the rows."""
@@ -284,6 +337,6 @@ def _try(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T | None:
     """Do it; None, and a line in the log, where the node does not let us."""
     try:
         return work(*given, **named)
-    except NodeErrors as error:
+    except NODE_ERRORS as error:
         log.warning("the node did not do as asked: %s", error)
         return None

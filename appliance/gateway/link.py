@@ -44,20 +44,35 @@ class Credentials:
         self._files = (ca, certificate, key)
         self._seen: tuple[int, ...] = ()
         self._context: ssl.SSLContext | None = None
+        self._complaint = ""
 
     def context(self) -> ssl.SSLContext:
-        """The context. Raises OSError (ssl.SSLError is one) where the files cannot be used."""
-        seen = tuple(file.stat().st_mtime_ns for file in self._files)
-        if self._context is None or seen != self._seen:
-            ca, certificate, key = self._files
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.check_hostname = False  # the certificate's digest in the snapshot says more than a name
-            context.load_verify_locations(ca)
-            context.load_cert_chain(certificate, key)
-            context.set_alpn_protocols([ALPN_LINK])
-            self._context, self._seen = context, seen
+        """The context; the one before for as long as changed files cannot be used, half written perhaps.
+
+        Raises OSError (ssl.SSLError is one) where there was none before.
+        """
+        try:
+            seen = tuple(file.stat().st_mtime_ns for file in self._files)
+            if self._context is None or seen != self._seen:
+                self._context, self._seen = self._read(), seen
+            self._complaint = ""
+        except OSError as error:
+            if self._context is None:
+                raise
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                log.warning("this gateway's certificate in use stays: %s", error)
         return self._context
+
+    def _read(self) -> ssl.SSLContext:
+        ca, certificate, key = self._files
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False  # the certificate's digest in the snapshot says more than a name
+        context.load_verify_locations(ca)
+        context.load_cert_chain(certificate, key)
+        context.set_alpn_protocols([ALPN_LINK])
+        return context
 
 
 class LinkListener(Protocol):
@@ -217,9 +232,9 @@ class _Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass of it
         tls = self._transport.get_extra_info("ssl_object")
         shown = hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
-        wanted = self._link.route.certificate_sha256
-        if shown != wanted:
-            self.break_off(f"it shows certificate {shown}, the snapshot names {wanted}")
+        named = self._link.route.certificates
+        if shown not in named:
+            self.break_off(f"it shows certificate {shown}, the snapshot names {', '.join(named) or 'none'}")
         elif tls.selected_alpn_protocol() != ALPN_LINK:
             self.break_off(f"it does not speak {ALPN_LINK}")
         else:

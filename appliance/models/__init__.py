@@ -4,6 +4,7 @@ from appliance.models.agents import Agent
 from appliance.models.audit import AuditEvent
 from appliance.models.decisions import Decision
 from appliance.models.deployments import Deployment, Revision
+from appliance.models.enrolments import Enrolment, RemoteStep, Transfer
 from appliance.models.history import MetricPoint
 from appliance.models.inference_models import InferenceModel
 from appliance.models.keys import ApiKey
@@ -17,10 +18,13 @@ __all__ = [
     "AuditEvent",
     "Decision",
     "Deployment",
+    "Enrolment",
     "InferenceModel",
     "Lease",
     "MetricPoint",
     "Node",
+    "RemoteStep",
     "Revision",
     "RouteState",
+    "Transfer",
 ]

@@ -20,6 +20,8 @@ class Agent(models.Model):
 
         WARM = "warm"
         PARKED = "parked"
+        #: Out of service while its node is worked on; it comes back there.
+        RESTING = "resting"
         DRAINING = "draining"
         STOPPED = "stopped"
 
@@ -40,7 +42,15 @@ class Agent(models.Model):
     host = models.CharField(max_length=255)
     port = models.PositiveIntegerField()
     profile = models.JSONField(default=dict)
-    certificate_sha256 = models.CharField(max_length=64, blank=True, default="")
+    certificates = models.JSONField(
+        default=list, help_text="SHA-256 (DER) of those it may show: the present one, then ones on their way."
+    )
+    certificate_expires_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the present certificate ends."
+    )
+    release_sha256 = models.CharField(
+        max_length=64, blank=True, default="", help_text="What it was installed from; empty on node local."
+    )
     wanted = models.CharField(max_length=16, choices=Wanted, default=Wanted.WARM)
     state = models.CharField(max_length=16, choices=State, default=State.STARTING, db_index=True)
     attempt = models.PositiveIntegerField(
@@ -59,12 +69,20 @@ class Agent(models.Model):
         null=True, blank=True, help_text="Since when it has been running without being ready."
     )
     leaving_at = models.DateTimeField(null=True, blank=True, help_text="When it was last told to leave.")
+    away_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when it is out with its node; empty once it is ready again."
+    )
 
     class Meta:
         ordering = ("deployment", "created_at")
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def certificate_sha256(self) -> str:
+        """SHA-256 (DER) of its present certificate, '' before it has one."""
+        return str(self.certificates[0]) if self.certificates else ""
 
     @property
     def slots(self) -> int:

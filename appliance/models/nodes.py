@@ -1,5 +1,6 @@
 """Nodes: the machines that agents run on."""
 
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from appliance.models.names import validate_name
@@ -8,24 +9,73 @@ LOCAL_NODE = "local"
 
 
 class Node(models.Model):
-    """A machine we manage. The appliance's own is named `local`.
+    """A machine we manage. The appliance's own is named `local`; all others are reached over SSH.
 
-    `wanted` is what people ordered; what is observed stands beside it and never in its place.
+    `wanted` and `operation` are what people ordered; what is observed (`seen_at`, `boot_id`, `problems`)
+    stands beside it and never in its place. A node that is not `enrolled_at` yet takes no agents; one that
+    is `retired_at` is kept for the record alone.
     """
 
     class Wanted(models.TextChoices):
-        """What people ordered of a node."""
+        """What people ordered of a node, for as long as they do not say otherwise."""
 
         READY = "ready"
         CORDONED = "cordoned"
+        DRAINED = "drained"
+        RETIRED = "retired"
+
+    class Operation(models.TextChoices):
+        """What people ordered once: agents leave service, it is done, and they come back."""
+
+        NONE = ""
+        REBOOT = "reboot"
+        UPGRADE = "upgrade"
 
     name = models.CharField(max_length=63, unique=True, validators=[validate_name])
-    address = models.CharField(max_length=255)
+    address = models.CharField(max_length=255, help_text="Host name or IP address.")
+    port = models.PositiveIntegerField(
+        default=22, validators=[MinValueValidator(1), MaxValueValidator(65535)], help_text="Of its sshd."
+    )
+    account = models.CharField(
+        max_length=64, blank=True, default="", help_text="What the appliance's key opens there."
+    )
+    host_key = models.CharField(max_length=64, blank=True, default="", help_text="Pinned SHA-256.")
+    host_key_kind = models.CharField(max_length=32, blank=True, default="")
     wanted = models.CharField(max_length=16, choices=Wanted, default=Wanted.READY)
+    wanted_at = models.DateTimeField(null=True, blank=True, help_text="When that was last ordered.")
+    operation = models.CharField(max_length=16, choices=Operation, blank=True, default=Operation.NONE)
+    operation_stage = models.CharField(
+        max_length=16, blank=True, default="", help_text="How far it is: empty while it waits for its turn."
+    )
+    operation_at = models.DateTimeField(null=True, blank=True)
+    operation_boot_id = models.CharField(
+        max_length=64, blank=True, default="", help_text="The boot that an ordered reboot ends."
+    )
+    operation_stage_at = models.DateTimeField(null=True, blank=True, help_text="Since when it is that far.")
+    labels = models.JSONField(default=dict, blank=True)
+    region = models.CharField(max_length=63, blank=True, default="")
+    cost_per_hour = models.DecimalField(
+        max_digits=10, decimal_places=4, null=True, blank=True, validators=[MinValueValidator(0)]
+    )
+    preemptible = models.BooleanField(default=False)
+    power = models.CharField(max_length=64, blank=True, default="", help_text="How it is woken: wol:MAC.")
     hardware = models.JSONField(
         default=dict, help_text="What was read off the machine: cores, RAM, CPU model."
     )
+    steward_sha256 = models.CharField(max_length=64, blank=True, default="")
+    release_sha256 = models.CharField(
+        max_length=64, blank=True, default="", help_text="What agents there are started from."
+    )
+    next_release_sha256 = models.CharField(
+        max_length=64, blank=True, default="", help_text="What an upgrade brings."
+    )
+    boot_id = models.CharField(max_length=64, blank=True, default="")
+    problems = models.JSONField(
+        default=list, blank=True, help_text="What is wrong now: code, message, remedy, since (Unix seconds)."
+    )
     seen_at = models.DateTimeField(null=True, blank=True, help_text="When it was last observed.")
+    enrolled_at = models.DateTimeField(null=True, blank=True)
+    retired_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -33,6 +83,11 @@ class Node(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is the appliance's own machine."""
+        return self.name == LOCAL_NODE
 
     @property
     def cores(self) -> int:

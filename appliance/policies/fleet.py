@@ -6,6 +6,7 @@ not be observed is None, never zero. Times are Unix seconds.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from appliance.policies.report import AgentReport, DeploymentReport, GatewayReport, LinkState
 from appliance.policies.scaling import ScalingPolicy, ScalingState
@@ -42,7 +43,8 @@ class AgentFacts:
     """An agent's row.
 
     `attempt` counts restarts since it last was ready for a while; `unready_at` is since when it runs
-    without being ready; `leaving_at` when it was last told to leave.
+    without being ready; `leaving_at` when it was last told to leave; `away_at` since when it is out
+    of service with its node, until it is ready again.
     """
 
     id: str
@@ -61,18 +63,30 @@ class AgentFacts:
     unready_at: float | None = None
     retry_at: float | None = None
     leaving_at: float | None = None
+    away_at: float | None = None
     draining_generation: int | None = None
     error: str = ""
 
 
+#: What becomes of agents on a node: they stay, they rest while it is worked on, or they leave it for good.
+Stay = Literal["stay", "rest", "leave"]
+
+
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """A node: hardware where it is known, and whether new agents may come to it."""
+    """A node: hardware where it is known, and whether new agents may come to it.
+
+    `stay` says what becomes of its agents, `leaving_since` since when they are to go. One that is `lost` was
+    not seen for so long that its agents count as gone.
+    """
 
     name: str
     ram_bytes: int | None
     cores: int
     accepts: bool = True
+    stay: Stay = "stay"
+    leaving_since: float | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +114,9 @@ class FleetSnapshot:
     """Everything at one instant.
 
     `reports` are of gateways heard within 3 s, `silent` names those connected but not heard;
-    `heard_since` is since when there has been a fresh report without a gap. `running` maps agents to
-    process ids, None where it could not be told. `busy` is what draining agents answered when asked.
+    `heard_since` is since when there has been a fresh report without a gap. `running` maps each node to its
+    agents and their process ids, None where it could not be told. Agents `in_hand` are just being brought
+    or changed; `failures` tells why that failed. `busy` is what draining agents answered when asked.
     """
 
     now: float
@@ -113,9 +128,23 @@ class FleetSnapshot:
     silent: tuple[str, ...] = ()
     heard_since: float | None = None
     held: frozenset[str] = frozenset()
-    running: Mapping[str, int] | None = None
+    running: Mapping[str, Mapping[str, int] | None] = field(default_factory=dict)
+    in_hand: frozenset[str] = frozenset()
+    failures: Mapping[str, str] = field(default_factory=dict)
     exits: Mapping[str, Exit] = field(default_factory=dict)
     busy: Mapping[str, int] = field(default_factory=dict)
+
+    def node(self, name: str) -> NodeFacts | None:
+        """The node of that name, None where there is none any more."""
+        return next((node for node in self.nodes if node.name == name), None)
+
+    def can_tell(self, agent: AgentFacts) -> bool:
+        """Whether it is known what runs on the agent's node."""
+        return self.running.get(agent.node) is not None
+
+    def pid(self, agent: AgentFacts) -> int | None:
+        """The agent's process id, None where it does not run or nobody can tell."""
+        return (self.running.get(agent.node) or {}).get(agent.id)
 
     def link(self, agent: AgentFacts) -> Link | None:
         """How gateways see an agent since it was started last; None where no fresh one knows it."""
@@ -135,6 +164,12 @@ class FleetSnapshot:
     def deployment_reports(self, name: str) -> list[tuple[GatewayReport, DeploymentReport]]:
         """What each fresh gateway counted for a deployment."""
         return [(report, one) for report in self.reports for one in report.deployments if one.name == name]
+
+    def all_serve(self, generation: Generation) -> bool:
+        """Whether every gateway that is there serves this generation or a newer one."""
+        if self.silent:
+            return False
+        return all(one.generation is not None and one.generation.reached(generation) for one in self.reports)
 
     def out_of_service(self, agent: str, number: int) -> bool:
         """Whether all fresh gateways serve generation `number` or newer, with nothing in flight there."""

@@ -5,100 +5,32 @@ taken it out of service, and it says itself that it holds nothing.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from appliance.policies.actions import (
+    Action,
+    Create,
+    DeploymentPlan,
+    EndOrphan,
+    Forget,
+    Plan,
+    Remove,
+    Start,
+    Stop,
+)
 from appliance.policies.fleet import AgentFacts, DeploymentFacts, FleetSnapshot
 from appliance.policies.placement import NodeSpace, Refusal, agent_bytes, place
-from appliance.policies.scaling import Decision, GatewayLoad, Load, ScalingState, decide
+from appliance.policies.scaling import Decision, GatewayLoad, Load, decide
 from appliance.policies.standing import assess, give_up, not_ready_in_time, start_limit_s
 
 #: How long agents of a removed deployment are kept for requests that still wait in gateways.
 REMOVAL_GRACE_S = 60.0
 #: Beyond the longest request: by then whatever was under way has been answered or given up.
 LEAVING_MARGIN_S = 5.0
+#: How long agents of a node that is to be empty wait for others to take their place.
+REPLACEMENT_S = 120.0
 #: The port was taken: the next start takes another one.
 EXIT_PORT_TAKEN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Create:
-    """Make a new agent of a revision on a node, and start it."""
-
-    deployment: str
-    revision: int
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start an agent that has a row; on another port where the old one is taken."""
-
-    agent: str
-    new_port: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Ask an agent to end (SIGTERM), or end it at once."""
-
-    agent: str
-    kill: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """An agent has ended for good: its files and its row go away."""
-
-    agent: str
-
-
-@dataclass(frozen=True, slots=True)
-class EndOrphan:
-    """End a process that no row knows."""
-
-    agent: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """The last agent of a removed deployment is gone: so goes the deployment."""
-
-    deployment: str
-
-
-Action = Create | Start | Stop | Forget | EndOrphan | Remove
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentPlan:
-    """What was decided for a deployment. `did` says in words what is done now, for the Decision row."""
-
-    name: str
-    before: int
-    desired: int
-    want: int | None
-    reason: str
-    kind: str
-    problem: str
-    clamps: tuple[str, ...]
-    inputs: dict[str, float | int | None]
-    scaling_state: ScalingState | None
-    removing_at: float | None
-    proven: bool
-    did: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything one tick does: facts of agents afterwards, decisions, actions in order.
-
-    `routes_changed` says that gateways must learn of it.
-    """
-
-    agents: tuple[AgentFacts, ...]
-    deployments: tuple[DeploymentPlan, ...]
-    actions: tuple[Action, ...]
-    routes_changed: bool
 
 
 def plan(snapshot: FleetSnapshot) -> Plan:
@@ -113,9 +45,9 @@ def plan(snapshot: FleetSnapshot) -> Plan:
         plans.append(turn.run(spaces))
         after.extend(turn.agents)
         actions.extend(turn.actions)
-    if snapshot.running is not None:
-        known = {agent.id for agent in snapshot.agents}
-        actions.extend(EndOrphan(agent) for agent in sorted(snapshot.running) if agent not in known)
+    known = {agent.id for agent in snapshot.agents}
+    for node, running in sorted(snapshot.running.items()):
+        actions.extend(EndOrphan(agent, node) for agent in sorted(running or ()) if agent not in known)
     before = {agent.id: agent.wanted for agent in snapshot.agents}
     changed = any(agent.wanted != before[agent.id] for agent in after)
     changed = changed or any(isinstance(action, Create | Forget | Remove) for action in actions)
@@ -127,7 +59,9 @@ class _Spaces:
 
     def __init__(self, snapshot: FleetSnapshot) -> None:
         self._nodes = {
-            node.name: NodeSpace(node.name, node.ram_bytes, node.cores, accepts=node.accepts)
+            node.name: NodeSpace(
+                node.name, node.ram_bytes, node.cores, accepts=node.accepts and not node.lost
+            )
             for node in snapshot.nodes
         }
         for agent in snapshot.agents:
@@ -171,10 +105,10 @@ class _Turn:
             agent.revision == deployment.revision and agent.state == "ready" for agent in self.agents
         )
         decision = self._decide(removing_at, proven=proven)
+        self._call_back()
+        placed = deployment.removing or self._create_missing(decision.replicas, spaces)
         if not self._waits_for_queue(removing_at):
-            self._drain_surplus(decision.replicas)
-        if not deployment.removing:
-            self._create_missing(decision.replicas, spaces)
+            self._drain_surplus(decision.replicas, room_elsewhere=placed)
         self._mend()
         self._let_go()
         if deployment.removing and not self.agents:
@@ -208,7 +142,7 @@ class _Turn:
         name = self.deployment.name
         return Load(
             current=self.deployment.desired,
-            ready=sum(agent.state == "ready" and agent.wanted == "warm" for agent in self.agents),
+            ready=sum(agent.state == "ready" for agent in self._warm()),
             gateways=tuple(
                 GatewayLoad(
                     f"{report.gateway}@{report.started_at:.3f}", report.started_at, report.at,
@@ -228,14 +162,46 @@ class _Turn:
 
     # Fewer, more.
 
-    def _drain_surplus(self, target: int) -> None:
-        """Drain what is too much: of the wanted revision, then of older ones as new ones are ready."""
-        new = [one for one in self._warm() if one.revision == self.deployment.revision]
-        old = [one for one in self._warm() if one.revision != self.deployment.revision]
-        new_ready = sum(agent.state == "ready" for agent in new)
-        self._drain(new, len(new) - target, "more than wanted")
-        keep_old = max(0, target - new_ready)
-        self._drain(old, len(old) - keep_old, "of an older revision")
+    def _call_back(self) -> None:
+        """Agents that rested while their node was worked on serve again, once it is done."""
+        for agent in self._those(lambda one: one.wanted == "resting" and one.state == "stopped"):
+            node = self.snapshot.node(agent.node)
+            if node is not None and node.stay == "stay" and not node.lost and self.snapshot.can_tell(agent):
+                back = replace(
+                    agent, wanted="warm", state="starting", attempt=0, error="", retry_at=None,
+                    started_at=None, ready_at=None, leaving_at=None, draining_generation=None,
+                )  # fmt: skip
+                self._put(back)
+                self.did.append(f"call {agent.id} back: node {agent.node} is done")
+
+    def _drain_surplus(self, target: int, *, room_elsewhere: bool) -> None:
+        """Drain what is too much: of the settled agents, then of others as settled ones are ready.
+
+        Others are those of an older revision, and those on a node that they are to leave.
+        """
+        settled = self._settled()
+        coming_back = [one for one in settled if one.away_at is not None]
+        revision = self.deployment.revision
+        old = [one for one in self._warm() if one.revision != revision and self._stay(one) == "stay"]
+        going = [one for one in self._warm() if self._stay(one) != "stay"]
+        ready = sum(agent.state == "ready" for agent in settled)
+        self._drain(
+            [one for one in settled if one not in coming_back],
+            len(settled) - len(coming_back) - target,
+            "more than wanted",
+        )
+        keep = max(0, target - ready)
+        self._drain(old, len(old) - keep, "of an older revision")
+        keep = max(0, keep - len(old))
+        if self.deployment.removing:
+            lost = [one for one in self._warm() if self._is_lost(one)]
+            self._drain(lost, len(lost), "the deployment is being removed")
+        for agent in going:
+            waited_long = self.snapshot.now - self._leaving_since(agent) > REPLACEMENT_S
+            if waited_long or not room_elsewhere or keep == 0:
+                self._drain([agent], 1, f"node {agent.node} is to be empty")
+            else:
+                keep -= 1
 
     def _drain(self, agents: Iterable[AgentFacts], count: int, why: str) -> None:
         """Those that serve nothing first, then the idle, then the newest: the others are warm longest."""
@@ -247,21 +213,23 @@ class _Turn:
             self._put(
                 replace(
                     agent,
-                    wanted="draining",
+                    wanted="resting" if self._rests(agent) else "draining",
                     state="draining",
                     leaving_at=self.snapshot.now,
+                    away_at=None,
                     draining_generation=None,
                     retry_at=None,
                 )
             )
             self.did.append(f"drain {agent.id}: {why}")
 
-    def _create_missing(self, target: int, spaces: _Spaces) -> None:
+    def _create_missing(self, target: int, spaces: _Spaces) -> bool:
+        """Create what is missing; whether there was room for all of it."""
         revision = self.deployment.revision
         if revision is None:
             self.problem = "it has no revision: deploy it again"
-            return
-        new = [agent for agent in self._warm() if agent.revision == revision]
+            return False
+        new = self._settled()
         missing = target - len(new)
         if any(agent.revision != revision for agent in self._warm()):
             # One more than is proven: the first new agent is ready before a second comes, or an old one goes.
@@ -270,25 +238,26 @@ class _Turn:
             node = spaces.place(self.deployment.model_bytes)
             if isinstance(node, Refusal):
                 self.problem = node.reason
-                return
+                return False
             self.actions.append(Create(self.deployment.name, revision, node))
             self.did.append(f"create an agent on {node}")
+        return True
 
     # Mend what should run.
 
     def _mend(self) -> None:
         now = self.snapshot.now
-        if self.snapshot.running is None:
-            return
         for agent in self._warm():
-            alive = agent.id in self.snapshot.running
+            if not self.snapshot.can_tell(agent) or agent.id in self.snapshot.in_hand:
+                continue
+            alive = self.snapshot.pid(agent) is not None
             if alive and not_ready_in_time(agent, self.snapshot):
                 limit_s = start_limit_s(agent.model_bytes)
                 self._put(give_up(agent, now, f"it was not ready within {limit_s:.0f} s"))
-                self.actions.append(Stop(agent.id, kill=True))
+                self.actions.append(Stop(agent.id, agent.node, kill=True))
                 self.did.append(f"end {agent.id}: not ready within {limit_s:.0f} s")
             elif alive and agent.retry_at is not None and now >= agent.retry_at:
-                self.actions.append(Stop(agent.id, kill=True))
+                self.actions.append(Stop(agent.id, agent.node, kill=True))
             elif not alive and (agent.retry_at or 0.0) <= now:
                 self._start(agent)
 
@@ -307,24 +276,40 @@ class _Turn:
                 retry_at=None,
             )
         )
-        self.actions.append(Start(agent.id, new_port=ended is not None and ended.code == EXIT_PORT_TAKEN))
+        port_taken = ended is not None and ended.code == EXIT_PORT_TAKEN
+        self.actions.append(Start(agent.id, agent.node, new_port=port_taken))
         first_line = agent.error.partition("\n")[0]
         self.did.append(f"restart {agent.id}: {first_line}" if again else f"start {agent.id}")
 
     # Let go what leaves.
 
     def _let_go(self) -> None:
+        for agent in self._those(lambda one: one.wanted == "resting" and self._stay(one) == "leave"):
+            self._put(replace(agent, wanted="draining" if agent.away_at is None else "stopped"))
         for agent in self._those(lambda one: one.wanted != "warm"):
-            if agent.state == "stopped":
-                self.actions.append(Forget(agent.id))
+            if agent.wanted == "resting":
+                self._let_rest(agent)
+            elif agent.state == "stopped":
+                self.actions.append(Forget(agent.id, agent.node))
                 self.agents.remove(agent)
             elif agent.wanted == "draining" and self._may_stop(agent):
                 self._put(replace(agent, wanted="stopped", leaving_at=self.snapshot.now))
-                self.actions.append(Stop(agent.id))
+                self.actions.append(Stop(agent.id, agent.node))
                 self.did.append(f"stop {agent.id}: out of service and idle")
             elif agent.wanted == "stopped" and self._waited_s(agent) > self._longest_s():
-                self.actions.append(Stop(agent.id, kill=True))
+                self.actions.append(Stop(agent.id, agent.node, kill=True))
                 self.did.append(f"end {agent.id}: it did not end by itself")
+
+    def _let_rest(self, agent: AgentFacts) -> None:
+        """Told to end once; `away_at` says since when."""
+        if agent.state == "stopped":
+            return
+        if agent.away_at is None and self._may_stop(agent):
+            self._put(replace(agent, away_at=self.snapshot.now, leaving_at=self.snapshot.now))
+            self.actions.append(Stop(agent.id, agent.node))
+            self.did.append(f"stop {agent.id} for a while: out of service and idle")
+        elif agent.away_at is not None and self._waited_s(agent) > self._longest_s():
+            self.actions.append(Stop(agent.id, agent.node, kill=True))
 
     def _may_stop(self, agent: AgentFacts) -> bool:
         """The handshake. Its steps may be skipped only when no request can be under way any more."""
@@ -350,6 +335,32 @@ class _Turn:
 
     def _warm(self) -> list[AgentFacts]:
         return self._those(lambda agent: agent.wanted == "warm")
+
+    def _settled(self) -> list[AgentFacts]:
+        """Warm agents of the wanted revision on nodes that are there to stay."""
+        return [
+            agent
+            for agent in self._warm()
+            if agent.revision == self.deployment.revision
+            and self._stay(agent) == "stay"
+            and not self._is_lost(agent)
+        ]
+
+    def _stay(self, agent: AgentFacts) -> str:
+        node = self.snapshot.node(agent.node)
+        return node.stay if node is not None else "stay"
+
+    def _is_lost(self, agent: AgentFacts) -> bool:
+        node = self.snapshot.node(agent.node)
+        return node is not None and node.lost
+
+    def _rests(self, agent: AgentFacts) -> bool:
+        """Whether it comes back to its node: not one of an older revision."""
+        return self._stay(agent) == "rest" and agent.revision == self.deployment.revision
+
+    def _leaving_since(self, agent: AgentFacts) -> float:
+        node = self.snapshot.node(agent.node)
+        return self.snapshot.now if node is None else node.leaving_since or self.snapshot.now
 
     def _those(self, chosen: Callable[[AgentFacts], bool]) -> list[AgentFacts]:
         return [agent for agent in self.agents if chosen(agent)]

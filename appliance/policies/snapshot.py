@@ -51,8 +51,9 @@ class DeploymentRoute:
 
 @dataclass(frozen=True, slots=True)
 class AgentRoute:
-    """Where an agent listens, and the SHA-256 (hex, of the DER) of the certificate it must show.
+    """Where an agent listens, and the SHA-256 (hex, of the DER) of each certificate it may show.
 
+    There is more than one while a renewed certificate is on its way to the agent.
     `slots` is how many requests it executes at once (workers x batch size), `ahead` how many
     more it may be given so that its next batch is already there.
     """
@@ -62,7 +63,7 @@ class AgentRoute:
     node: str
     host: str
     port: int
-    certificate_sha256: str
+    certificates: tuple[str, ...]
     wanted: WantedRoute
     slots: int
     ahead: int

@@ -9,6 +9,8 @@ from dataclasses import replace
 from appliance.policies.fleet import AgentFacts, Exit, FleetSnapshot
 
 STABLE_S = 10.0
+#: Wanted states of agents that are on their way out of service, or out of it.
+LEAVING = ("resting", "draining", "stopped")
 FAILED_AFTER = 5
 FAILED_RETRY_S = 60.0
 _START_S = 10.0
@@ -34,14 +36,14 @@ def restart_delay_s(attempt: int) -> float:
 
 def assess(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
     """The agent's facts after what was seen at `snapshot.now`; unchanged where nothing can be told."""
-    if snapshot.running is None:
-        return agent
-    pid = snapshot.running.get(agent.id)
+    if not snapshot.can_tell(agent):
+        return _out_of_sight(agent, snapshot)
+    pid = snapshot.pid(agent)
     if pid is None:
         return _gone(agent, snapshot)
     if agent.pid != pid:
         agent = replace(agent, pid=pid, started_at=agent.started_at or snapshot.now)
-    if agent.retry_at is not None and agent.wanted != "draining":
+    if agent.retry_at is not None and agent.wanted not in ("draining", "resting"):
         return agent  # it was killed and has not ended yet
     return _alive(agent, snapshot)
 
@@ -50,7 +52,7 @@ def not_ready_in_time(agent: AgentFacts, snapshot: FleetSnapshot) -> bool:
     """Whether a living agent has been without being ready for too long, while gateways could tell."""
     if agent.unready_at is None or snapshot.heard_since is None or agent.retry_at is not None:
         return False
-    if snapshot.running is None or agent.id not in snapshot.running or snapshot.link(agent) is None:
+    if snapshot.pid(agent) is None or agent.id in snapshot.in_hand or snapshot.link(agent) is None:
         return False
     waited_s = snapshot.now - max(agent.unready_at, snapshot.heard_since)
     return waited_s > start_limit_s(agent.model_bytes)
@@ -80,9 +82,28 @@ def describe_exit(ended: Exit | None) -> str:
     return "\n".join((words, *(ended.log if ended else ())))
 
 
+def _out_of_sight(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
+    """Nothing can be told of it; once its node counts as lost it serves nobody until it is seen again."""
+    node = snapshot.node(agent.node)
+    if node is None or not node.lost or agent.wanted not in ("warm", "parked"):
+        return agent
+    return replace(
+        agent,
+        state="starting",
+        ready_at=None,
+        unready_at=None,
+        away_at=agent.away_at or snapshot.now,
+        error=f"node {agent.node} cannot be reached",
+    )
+
+
 def _gone(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
-    if agent.wanted in ("draining", "stopped"):
+    if agent.wanted in LEAVING:
         return replace(agent, state="stopped", pid=None, unready_at=None)
+    if agent.id in snapshot.in_hand:
+        return replace(agent, pid=None)
+    if agent.id in snapshot.failures and agent.retry_at is None:
+        return give_up(agent, snapshot.now, snapshot.failures[agent.id])
     if agent.started_at is None or agent.retry_at is not None:
         return replace(agent, pid=None)
     never_ran = agent.pid is None and agent.error  # the start itself failed, and said why
@@ -91,7 +112,7 @@ def _gone(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
 
 
 def _alive(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
-    if agent.wanted in ("draining", "stopped"):
+    if agent.wanted in LEAVING:
         return replace(agent, state="draining", unready_at=None)
     link = snapshot.link(agent)
     if link is None:
@@ -104,6 +125,7 @@ def _alive(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
             state=link.state,
             ready_at=ready_at,
             unready_at=None,
+            away_at=None,
             attempt=0 if well else agent.attempt,
             error="" if well else agent.error,
         )

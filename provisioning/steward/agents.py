@@ -17,8 +17,10 @@ from .units import Unit, build_unit
 
 LINE_CHARACTERS: Final = 1000
 LOG_BYTES: Final = 256 * 1024
-_SHOWN: Final = ("Id", "ActiveState", "SubState", "UnitFileState", "Result", "MainPID", "ExecMainStatus",
-                 "ExecMainCode", "NRestarts", "MemoryCurrent", "ActiveEnterTimestampMonotonic")  # fmt: skip
+_SHOWN: Final = (
+    "Id", "ActiveState", "SubState", "UnitFileState", "Result", "Job", "MainPID", "ExecMainStatus",
+    "ExecMainCode", "NRestarts", "MemoryCurrent", "ActiveEnterTimestampMonotonic",
+)  # fmt: skip
 
 
 class Agents:

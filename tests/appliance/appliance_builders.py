@@ -28,6 +28,6 @@ def make_agent(deployment: Deployment, node: Node, name="minilm-000001", **field
         host="127.0.0.1",
         port=20001,
         profile={"workers": 2, "threads": 1, "batch_size": 8},
-        certificate_sha256="c" * 64,
+        certificates=["c" * 64],
         **fields,
     )

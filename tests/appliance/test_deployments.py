@@ -121,4 +121,4 @@ def test_snapshot_holds_agents_with_limits_and_certificate():
     write_routes()
     (route,) = build_snapshot(1.0).agents
     assert (route.id, route.node, route.port, route.wanted) == ("minilm-000001", "local", 20001, "warm")
-    assert (route.slots, route.ahead, route.certificate_sha256) == (16, 8, "c" * 64)
+    assert (route.slots, route.ahead, route.certificates) == (16, 8, ("c" * 64,))

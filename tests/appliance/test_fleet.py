@@ -34,19 +34,26 @@ def test_agent_states(wanted, state, links, expected):
 
 
 @pytest.mark.parametrize(
-    ("ago", "wanted", "expected"),
+    ("ago", "fields", "expected"),
     [
-        pytest.param(9.9, "ready", "ready", id="fresh"),
-        pytest.param(10.0, "ready", "unreachable", id="old"),
-        pytest.param(None, "ready", "unreachable", id="never"),
-        pytest.param(1, "cordoned", "cordoned", id="cordoned"),
-        pytest.param(60, "cordoned", "unreachable", id="cordoned-and-old"),
+        pytest.param(9.9, {}, "ready", id="fresh"),
+        pytest.param(10.0, {}, "unreachable", id="old"),
+        pytest.param(None, {}, "unreachable", id="never"),
+        pytest.param(1, {"wanted": "cordoned"}, "cordoned", id="cordoned"),
+        pytest.param(60, {"wanted": "cordoned"}, "unreachable", id="cordoned-and-old"),
+        pytest.param(1, {"wanted": "drained"}, "draining", id="drained"),
+        pytest.param(1, {"operation_stage": "resting", "wanted": "cordoned"}, "draining", id="operation"),
+        pytest.param(60, {"wanted": "retired"}, "retired", id="retired"),
+        pytest.param(1, {"enrolled_at": None}, "enrolling", id="enrolling"),
+        pytest.param(1, {"enrolled_at": None, "name": "local"}, "ready", id="local"),
     ],
 )
-def test_node_states(ago, wanted, expected):
-    """Unreachable comes before what people ordered."""
+def test_node_states(ago, fields, expected):
+    """Retired, enrolling and unreachable come before all else that people ordered."""
     seen_at = None if ago is None else datetime.fromtimestamp(NOW - ago, tz=UTC)
-    assert node_state(Node(wanted=wanted, seen_at=seen_at), NOW) == expected
+    enrolled_at = datetime.fromtimestamp(NOW - 1000, tz=UTC)
+    values = {"name": "far", "enrolled_at": enrolled_at, "seen_at": seen_at, **fields}
+    assert node_state(Node(**values), NOW) == expected
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ def test_the_fleet_document_has_the_keys_that_scripts_read():
         "nodes": [
             {
                 "name": "local", "address": "127.0.0.1", "state": "ready", "cores": 2,
-                "ram_bytes": 8_000_000_000, "cpu_percent": 12.5,
+                "ram_bytes": 8_000_000_000, "cpu_percent": 12.5, "problems": [],
             }
         ],
         "deployments": [

@@ -10,7 +10,10 @@ from appliance.authority import ensure_authority
 from appliance.control.gateway_board import GatewayBoard
 from appliance.control.hands import Hands, Lane
 from appliance.control.history import Usage
-from appliance.control.tick import Loop, Outside
+from appliance.control.node_orders import NodeOffice
+from appliance.control.node_views import NodeViews
+from appliance.control.renewal import Renewals
+from appliance.control.tick import Loop, Outside, describe
 from appliance.models import Agent, InferenceModel, RouteState
 from appliance.policies.snapshot import Generation
 from provisioning.errors import ProvisioningError
@@ -105,10 +108,38 @@ class FakeAsker:
         return dict(self.said)
 
 
+class FakeLanes:
+    """Lanes by node name, as a test puts them there; `hands_of` gives what the lane holds."""
+
+    def __init__(self):
+        self.by_name, self.kept = {}, []
+
+    def keep(self, wanted):
+        self.kept = list(wanted)
+
+    def lane(self, name):
+        return self.by_name.get(name)
+
+    def hands_of(self, lane):
+        return lane.hands
+
+
+class FakeShelf:
+    """One release for every node; `release` may be an error, or None while it is built."""
+
+    release = None
+
+    def wanted(self, python, arch):
+        return self.release
+
+    def digests(self):
+        return frozenset()
+
+
 class Stage:
     """A loop with all that it touches; `tick` moves the clock by a second first."""
 
-    def __init__(self, owner="test:1:1", node=None):
+    def __init__(self, owner="test:1:1", node=None, lanes=None):
         self.now = START
         self.node = node or FakeNode()
         self.board = GatewayBoard()
@@ -119,21 +150,23 @@ class Stage:
         self.served = True
         self.concurrency_s = 0.0
         environment = settings.ENVIRONMENT
+        authority = ensure_authority(environment)
+        self.hands = Hands(
+            environment, self.node, authority, find_port=lambda host: next(self.ports), lane=self.lane
+        )
+        self.lanes = lanes or FakeLanes()
+        self.shelf = FakeShelf()
         self.loop = Loop(
             Outside(
                 board=self.board,
-                hands=Hands(
-                    environment,
-                    self.node,
-                    ensure_authority(environment),
-                    find_port=lambda host: next(self.ports),
-                    lane=self.lane,
-                ),
+                nodes=NodeViews(self.hands, self.lanes, self.lanes.hands_of, lambda: HARDWARE),
+                office=NodeOffice(self.shelf, environment.home / "releases"),
+                renewals=Renewals(authority, describe),
                 asker=self.asker,
                 routes_file=environment.routes_file,
-                read_hardware=lambda: HARDWARE,
                 read_usage=lambda: Usage(12.5, 40.0),
                 enqueue_import=self.imports.append,
+                enroll=lambda: None,
             ),
             owner=owner,
         )

@@ -5,6 +5,7 @@ import stat
 from dataclasses import replace
 
 import pytest
+from cryptography import x509
 from django.conf import settings
 
 from appliance.authority import client_files, ensure_authority
@@ -57,3 +58,15 @@ def test_pair_that_does_not_fit_is_made_anew(environment, damage):
     before = files.certificate.read_bytes()
     ensure_authority(environment, NOW)
     assert files.certificate.read_bytes() != before
+
+
+def test_clients_of_a_lost_authority_are_made_anew(environment):
+    """Where the authority's key was lost there is a new one, and certificates of the old open nothing."""
+    before = ensure_authority(environment, NOW)
+    (environment.ca_dir / "ca.key").unlink()
+    authority = ensure_authority(environment, NOW)
+    assert authority.certificate_pem != before.certificate_pem
+    issuer = x509.load_pem_x509_certificate(authority.certificate_pem)
+    for name in ("gateway", "control"):
+        shown = client_files(environment, name).certificate.read_bytes()
+        x509.load_pem_x509_certificate(shown).verify_directly_issued_by(issuer)

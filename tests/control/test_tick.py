@@ -36,10 +36,10 @@ def test_first_tick_brings_an_agent(stage):
     assert stage.node.calls == [("install", agent.id), ("start", agent.id)]
     assert (agent.wanted, agent.state, agent.pid) == ("warm", "starting", stage.node.alive[agent.id].pid)
     (route,) = published().agents
-    assert (route.id, route.port, route.certificate_sha256) == (
+    assert (route.id, route.port, route.certificates) == (
         agent.id,
         agent.port,
-        agent.certificate_sha256,
+        (agent.certificate_sha256,),
     )
     assert (route.slots, route.ahead, route.wanted) == (16, 8, "warm")
     (decision,) = Decision.objects.all()
@@ -105,7 +105,7 @@ def test_taken_port_is_exchanged(stage):
     assert after.port != before.port
     assert stage.node.configs[before.id]["port"] == after.port
     (route,) = published().agents
-    assert (route.port, route.certificate_sha256) == (after.port, after.certificate_sha256)
+    assert (route.port, route.certificates) == (after.port, (after.certificate_sha256,))
 
 
 def test_lost_files_are_installed_again(stage):
@@ -118,7 +118,7 @@ def test_lost_files_are_installed_again(stage):
     stage.tick()
     assert stage.node.did("install") == [("install", agent.id)] * 2
     (route,) = published().agents
-    assert route.certificate_sha256 == stage.agent().certificate_sha256 != agent.certificate_sha256
+    assert route.certificates == tuple(stage.agent().certificates) != tuple(agent.certificates)
 
 
 def test_agent_of_another_authority_is_installed_anew(stage):
@@ -131,7 +131,7 @@ def test_agent_of_another_authority_is_installed_anew(stage):
     stage.tick()
     stage.tick()
     (route,) = published().agents
-    assert route.certificate_sha256 == stage.agent().certificate_sha256 != agent.certificate_sha256
+    assert route.certificates == tuple(stage.agent().certificates) != tuple(agent.certificates)
 
 
 def test_failing_start_ends_in_failed(stage):

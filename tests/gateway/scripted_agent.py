@@ -122,7 +122,7 @@ class ScriptedAgent:
             node="box",
             host="127.0.0.1",
             port=self.port,
-            certificate_sha256=self._issued.sha256,
+            certificates=(self._issued.sha256,),
             wanted="warm",
             slots=4,
             ahead=2,

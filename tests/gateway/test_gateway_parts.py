@@ -114,7 +114,7 @@ def slots(name, state=AgentState.READY, **changes):
         "node": "box",
         "host": "h",
         "port": 1,
-        "certificate_sha256": "",
+        "certificates": (),
         "wanted": "warm",
         "slots": 2,
         "ahead": 1,

@@ -68,7 +68,7 @@ def test_garbage_is_named_in_the_log_once_and_ignored(file, tmp_path, caplog, ra
 
 def test_values_that_cannot_be_served_are_refused():
     """Slots below one and digests that are none would break later, far from their cause."""
-    agent = AgentRoute("a-1", "mini", "box", "127.0.0.1", 1, "00", "warm", 0, 1)
+    agent = AgentRoute("a-1", "mini", "box", "127.0.0.1", 1, ("00",), "warm", 0, 1)
     for parts in ({"agents": (agent,)}, {"keys": (KeyRoute("zz", "k", "t"),)}):
         raw = json.dumps(asdict(RouteSnapshot(Generation("a", 1), 0.0, **parts))).encode()
         with pytest.raises(BadSnapshot, match=r"'(a-1|k)'"):

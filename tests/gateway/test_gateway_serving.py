@@ -178,7 +178,7 @@ async def test_an_agent_of_another_authority_gets_nothing(gateway, tmp_path, mak
 async def test_an_agent_with_another_digest_gets_nothing(gateway, make_agent):
     """A certificate of our own authority that the snapshot does not name gets not one frame."""
     agent = await make_agent()
-    await gateway.serve_by(agent.route(certificate_sha256="0" * 64))
+    await gateway.serve_by(agent.route(certificates=("0" * 64,)))
     response = await gateway.embed(x_deadline_ms="300")
     assert response.status == 503
     assert agent.requests == []

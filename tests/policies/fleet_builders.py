@@ -75,11 +75,17 @@ def agent(name="mini-1", *, revision=1, **given) -> AgentFacts:
 
 
 def snapshot(*, agents=(), deployments=None, reports=None, running=None, **given) -> FleetSnapshot:
-    """A fleet on one node of 16 GB. Unless said otherwise all agents run and one gateway sees them ready."""
+    """A fleet on one node of 16 GB. Unless said otherwise all agents run and one gateway sees them ready.
+
+    `running` is of node `local`, or maps nodes to what runs there.
+    """
     deployments = (deployment(),) if deployments is None else deployments
     running = {one.id: one.pid or 11 for one in agents} if running is None else running
+    if not any(isinstance(there, dict) for there in running.values()):
+        running = {"local": running}
     if reports is None:
-        seen = [agent_report(one.id) for one in agents if one.id in running]
+        living = {agent for there in running.values() for agent in there or ()}
+        seen = [agent_report(one.id) for one in agents if one.id in living]
         reports = (gateway_report(*seen, deployments=[deployment_report(one.name) for one in deployments]),)
     nodes = (NodeFacts("local", 16 * GB, 2),)
     values = {"now": NOW, "epoch": EPOCH, "nodes": nodes, "heard_since": NOW - 100, **given}

@@ -13,9 +13,10 @@ from fleet_builders import (
     snapshot,
 )
 
+from appliance.policies.actions import Create, EndOrphan, Forget, Remove, Start, Stop
 from appliance.policies.fleet import Exit, NodeFacts
 from appliance.policies.placement import agent_bytes
-from appliance.policies.reconcile import Create, EndOrphan, Forget, Remove, Start, Stop, plan
+from appliance.policies.reconcile import plan
 from appliance.policies.standing import restart_delay_s, start_limit_s
 
 
@@ -61,7 +62,7 @@ class TestMending:
         """The first crash costs no wait; the same agent is started, and the error keeps the log."""
         fleet = snapshot(agents=[agent()], running={}, exits={"mini-1": Exit(-9, ("last words",))})
         decided = plan(fleet)
-        assert decided.actions == (Start("mini-1"),)
+        assert decided.actions == (Start("mini-1", "local"),)
         after = only(decided)
         assert (after.state, after.attempt, after.started_at) == ("starting", 1, NOW)
         assert after.error == "the process was ended by signal 9\nlast words"
@@ -73,7 +74,7 @@ class TestMending:
         assert decided.actions == ()
         assert only(decided).retry_at == NOW + 1
         later = plan(snapshot(agents=[only(decided)], running={}, now=NOW + 1))
-        assert later.actions == (Start("mini-1"),)
+        assert later.actions == (Start("mini-1", "local"),)
         assert only(later).retry_at is None
 
     def test_five_bad_runs_are_a_failure(self):
@@ -85,7 +86,7 @@ class TestMending:
         assert (after.state, after.retry_at) == ("failed", NOW + 60)
         assert "exited with code 3\nno model" in decided.deployments[0].problem
         assert plan(snapshot(agents=[after], running={}, now=NOW + 59)).actions == ()
-        assert plan(snapshot(agents=[after], running={}, now=NOW + 60)).actions == (Start("mini-1"),)
+        assert plan(snapshot(agents=[after], running={}, now=NOW + 60)).actions == (Start("mini-1", "local"),)
 
     def test_delays(self):
         """At once, 1, 2, 4 seconds, then a minute."""
@@ -100,18 +101,18 @@ class TestMending:
     def test_taken_port_is_left(self):
         """Exit code 4 says the port is taken: the next start gets another."""
         fleet = snapshot(agents=[agent()], running={}, exits={"mini-1": Exit(4)})
-        assert plan(fleet).actions == (Start("mini-1", new_port=True),)
+        assert plan(fleet).actions == (Start("mini-1", "local", new_port=True),)
 
     def test_not_ready_in_time_is_ended_and_started_again(self):
         """11 s after its start without being ready it is killed; its restart follows the same delays."""
         waiting = agent(state="starting", ready_at=None, unready_at=NOW - 11, started_at=NOW - 11)
         reports = [gateway_report(agent_report(state="connecting", busy=None))]
         decided = plan(snapshot(agents=[waiting], reports=reports))
-        assert decided.actions == (Stop("mini-1", kill=True),)
+        assert decided.actions == (Stop("mini-1", "local", kill=True),)
         assert only(decided).retry_at == NOW
         assert "not ready within" in only(decided).error
         gone = plan(snapshot(agents=[only(decided)], running={}, now=NOW + 1))
-        assert gone.actions == (Start("mini-1"),)
+        assert gone.actions == (Start("mini-1", "local"),)
 
     def test_big_models_get_more_time(self):
         """The limit grows with the model, to a minute at most."""
@@ -135,7 +136,7 @@ class TestMending:
 
     def test_unseen_process_is_not_dead(self):
         """Where the node does not answer nothing is concluded of its agents."""
-        fleet = replace(snapshot(agents=[agent()]), running=None)
+        fleet = replace(snapshot(agents=[agent()]), running={"local": None})
         decided = plan(fleet)
         assert (decided.actions, decided.agents) == ((), fleet.agents)
 
@@ -152,7 +153,9 @@ class TestMending:
 
     def test_process_without_row_is_ended(self):
         """What no row knows has no business here."""
-        assert plan(snapshot(running={"ghost-1": 5}, deployments=[])).actions == (EndOrphan("ghost-1"),)
+        assert plan(snapshot(running={"ghost-1": 5}, deployments=[])).actions == (
+            EndOrphan("ghost-1", "local"),
+        )
 
 
 class TestLeaving:
@@ -201,7 +204,7 @@ class TestLeaving:
     def test_stop_when_all_have_let_go(self):
         """Every gateway serves the generation with nothing in flight, the agent holds nothing: SIGTERM."""
         quiet = [gateway_report(agent_report(state="draining"), number=7)]
-        assert self.planned(*quiet) == (Stop("mini-1"),)
+        assert self.planned(*quiet) == (Stop("mini-1", "local"),)
 
     @pytest.mark.parametrize(
         "report",
@@ -222,31 +225,31 @@ class TestLeaving:
         """An agent that no gateway is connected to any more is asked directly."""
         report = gateway_report(number=7)
         assert self.planned(report, busy={"mini-1": 2}) == ()
-        assert self.planned(report, busy={"mini-1": 0}) == (Stop("mini-1"),)
+        assert self.planned(report, busy={"mini-1": 0}) == (Stop("mini-1", "local"),)
 
     def test_silent_gateway_delays_at_most_the_longest_request(self):
         """A gateway that hangs holds the stop for 60 s and a margin, not for ever."""
         report = gateway_report(agent_report(), number=7)
         assert self.planned(report, silent=("gateway-2",)) == ()
         late = self.leaving(leaving_at=NOW - 66)
-        assert self.planned(report, one=late, silent=("gateway-2",)) == (Stop("mini-1"),)
+        assert self.planned(report, one=late, silent=("gateway-2",)) == (Stop("mini-1", "local"),)
 
     def test_never_ready_needs_no_word(self):
         """An agent that was never ready holds nothing."""
         one = self.leaving(ready_at=None)
-        assert self.planned(gateway_report(number=7), one=one) == (Stop("mini-1"),)
+        assert self.planned(gateway_report(number=7), one=one) == (Stop("mini-1", "local"),)
 
     def test_ended_agent_is_forgotten(self):
         """Once its process is gone row and files go too, whatever it was doing."""
-        assert self.planned(running={}) == (Forget("mini-1"),)
-        assert self.planned(running={}, one=self.leaving(wanted="stopped")) == (Forget("mini-1"),)
+        assert self.planned(running={}) == (Forget("mini-1", "local"),)
+        assert self.planned(running={}, one=self.leaving(wanted="stopped")) == (Forget("mini-1", "local"),)
 
     def test_agent_that_does_not_end_is_killed_late(self):
         """After SIGTERM it has the longest request's time; then nothing can be under way."""
         told = self.leaving(wanted="stopped")
         assert self.planned(gateway_report(number=8), one=told) == ()
         stuck = self.leaving(wanted="stopped", leaving_at=NOW - 66)
-        assert self.planned(gateway_report(number=8), one=stuck) == (Stop("mini-1", kill=True),)
+        assert self.planned(gateway_report(number=8), one=stuck) == (Stop("mini-1", "local", kill=True),)
 
 
 class TestNewRevision:
@@ -297,7 +300,7 @@ class TestOrders:
         wanted = [deployment(least=3, desired=1, paused=True)]
         assert plan(snapshot(agents=[agent()], deployments=wanted)).actions == ()
         crashed = plan(snapshot(agents=[agent()], deployments=wanted, running={}))
-        assert crashed.actions == (Start("mini-1"),)
+        assert crashed.actions == (Start("mini-1", "local"),)
 
     def test_removal_waits_for_the_queue_a_moment(self):
         """While gateways hold requests for it the agents stay, as long as a request may wait."""
@@ -317,7 +320,7 @@ class TestOrders:
         wanted = [deployment(removing=True)]
         gone = agent(wanted="stopped")
         assert plan(snapshot(agents=[gone], deployments=wanted, running={})).actions == (
-            Forget("mini-1"),
+            Forget("mini-1", "local"),
             Remove("mini"),
         )
 

@@ -1,11 +1,13 @@
 """`manage.py deploy`."""
 
+import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from appliance.deployments import Deployed, deploy
-from appliance.management.base import ApplianceCommand, actor, count
+from appliance.management.base import ApplianceCommand, actor, count, poke_worker
+from appliance.management.node_progress import ProgressBar, ProgressLines
 from appliance.waiting import DeploymentFailedError, wait_until_ready
 
 
@@ -38,18 +40,30 @@ class Command(ApplianceCommand):
             max_agents=options["max"],
             actor=actor(),
         )
+        poke_worker()
         self.wait_for_gateways(deployed.generation)
         if options["wait"]:
-            try:
-                wait_until_ready(deployed.deployment.name, timeout_s=options["timeout"], say=self.say)
-            except DeploymentFailedError as error:
-                raise CommandError(str(error)) from None
+            self._wait(deployed.deployment.name, options["timeout"])
         if options["json"]:
             self.print_json(
                 {"name": deployed.deployment.name, "created": deployed.created, "changes": deployed.changes}
             )
         else:
             self.stdout.write(describe(deployed))
+
+    def _wait(self, name: str, timeout_s: float) -> None:
+        tell = ProgressBar(sys.stderr) if sys.stderr.isatty() else ProgressLines(self.say)
+
+        def say(line: str) -> None:
+            tell.close()
+            self.say(line)
+
+        try:
+            wait_until_ready(name, timeout_s=timeout_s, say=say, tell=tell)
+        except DeploymentFailedError as error:
+            raise CommandError(str(error)) from None
+        finally:
+            tell.close()
 
 
 def describe(deployed: Deployed) -> str:

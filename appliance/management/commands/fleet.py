@@ -41,4 +41,6 @@ def _cell(key: str, value: object) -> str:
         return f"{value / 2**30:.1f} GiB"
     if key.endswith("_percent") and isinstance(value, float | int):
         return f"{value:.0f}%"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
     return str(value)

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from appliance.deployments import undeploy
-from appliance.management.base import ApplianceCommand, actor, wait_until
+from appliance.management.base import ApplianceCommand, actor, poke_worker, wait_until
 from appliance.models import Deployment
 
 
@@ -27,6 +27,7 @@ class Command(ApplianceCommand):
         name = options["name"]
         if not options["no_wait"]:
             self.require_worker()
+        poke_worker()
         self.wait_for_gateways(undeploy(name, actor=actor()))
         gone = False
         if not options["no_wait"]:

@@ -1,0 +1,179 @@
+"""All nodes as the loop has them: rows, what was seen of them lately, and hands to act on each.
+
+Rows of nodes are kept here: what was observed is written where it changed, `seen_at` every few seconds.
+"""
+
+import datetime as dt
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.control.hands import NODE_ERRORS, NodeHands
+from appliance.control.lanes import Lanes
+from appliance.control.node_lane import NodeLane
+from appliance.control.node_seen import NodeAccess, Observation, Problem
+from appliance.control.rows import to_time
+from appliance.models import Node
+from appliance.models.nodes import LOCAL_NODE
+from appliance.policies.fleet import NodeFacts
+from appliance.policies.node_care import NodeOrders, accepts, is_lost, stay_of
+
+LOCAL_HOST = "127.0.0.1"
+#: Problems that an operation left behind; the next operation, or people, take them away.
+KEPT_PROBLEMS = frozenset({"upgrade_failed"})
+_HARDWARE_EVERY_S = 600.0
+#: `seen_at` is written so often; a node counts as unreachable after 10 s.
+_SEEN_EVERY_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node at one instant. `running` is None where it cannot be told; `lane` None on node `local`."""
+
+    row: Node
+    hands: NodeHands | None
+    lane: NodeLane | None
+    seen: Observation | None
+    running: Mapping[str, int] | None
+
+    @property
+    def name(self) -> str:
+        """The node's."""
+        return self.row.name
+
+
+class NodeViews:
+    """Keeps lanes in step with rows, and rows in step with what lanes saw."""
+
+    def __init__(
+        self,
+        local: NodeHands,
+        lanes: Lanes,
+        hands_of: Callable[[NodeLane], NodeHands],
+        read_hardware: Callable[[], Mapping[str, object]],
+    ) -> None:
+        self._local = local
+        self._lanes = lanes
+        self._hands_of = hands_of
+        self._read_hardware = read_hardware
+        self._hands: dict[str, tuple[NodeLane, NodeHands]] = {}
+        self._hardware_at = float("-inf")
+
+    def look(self, now: float) -> list[NodeView]:
+        """All nodes that are not retired, as they are now. Writes what was observed of them."""
+        self._see_local(now)
+        rows = list(Node.objects.filter(retired_at__isnull=True))
+        self._lanes.keep(access_of(row) for row in rows if _is_reached(row))
+        self._hands = {name: kept for name, kept in self._hands.items() if self._lanes.lane(name) is kept[0]}
+        views = []
+        for row in rows:
+            if row.is_local:
+                views.append(NodeView(row, self._local, None, None, _try_running(self._local)))
+            else:
+                views.append(self._view(row, now))
+        return views
+
+    def hands(self, name: str) -> NodeHands | None:
+        """How to act on a node; None where it cannot be reached at all."""
+        if name == LOCAL_NODE:
+            return self._local
+        kept = self._hands.get(name)
+        return kept[1] if kept is not None else None
+
+    def _view(self, row: Node, now: float) -> NodeView:
+        lane = self._lanes.lane(row.name)
+        if lane is None:
+            return NodeView(row, None, None, None, None)
+        if row.name not in self._hands:
+            self._hands[row.name] = (lane, self._hands_of(lane))
+        hands = self._hands[row.name][1]
+        seen = lane.observation()
+        keep_row(row, seen, lane.problems(), now)
+        return NodeView(row, hands, lane, seen, _try_running(hands) if seen is not None else None)
+
+    def _see_local(self, now: float) -> None:
+        """Keep the row of this machine: its hardware, and that it was seen."""
+        seen_at = to_time(now)
+        if now - self._hardware_at >= _HARDWARE_EVERY_S:
+            hardware = dict(self._read_hardware())
+            Node.objects.update_or_create(
+                name=LOCAL_NODE,
+                defaults={"hardware": hardware, "seen_at": seen_at},
+                create_defaults={"hardware": hardware, "seen_at": seen_at, "address": LOCAL_HOST},
+            )
+            self._hardware_at = now
+        else:
+            Node.objects.filter(name=LOCAL_NODE).update(seen_at=seen_at)
+
+
+def _is_reached(row: Node) -> bool:
+    """Whether the loop speaks with it: once enrolled, and to clean up what a broken enrolment left."""
+    return not row.is_local and (row.enrolled_at is not None or row.wanted == Node.Wanted.RETIRED)
+
+
+def access_of(row: Node) -> NodeAccess:
+    """What a lane must know of a node."""
+    return NodeAccess(
+        row.name, row.address, row.port, row.account, row.host_key, row.host_key_kind, row.release_sha256
+    )
+
+
+def node_facts(view: NodeView, orders: NodeOrders, now: float) -> NodeFacts:
+    """What placement and plans must know of a node."""
+    row = view.row
+    since = row.operation_stage_at if row.operation_stage else row.wanted_at
+    return NodeFacts(
+        name=row.name,
+        ram_bytes=row.ram_bytes or None,
+        cores=row.cores,
+        accepts=accepts(orders) and not is_lost(orders, now),
+        stay=stay_of(orders),
+        leaving_since=since.timestamp() if since is not None else None,
+        lost=is_lost(orders, now),
+    )
+
+
+def keep_row(row: Node, seen: Observation | None, problems: tuple[Problem, ...], now: float) -> None:
+    """Write what changed of a node's row; the row in hand is changed, too."""
+    found = _with_since(row.problems, problems, now)
+    changes: dict[str, Any] = {} if found == row.problems else {"problems": found}
+    if seen is not None:
+        told: dict[str, object] = {"boot_id": seen.boot_id, "steward_sha256": seen.steward_sha256}
+        if seen.hardware is not None:
+            told["hardware"] = {**seen.hardware, "skew_s": round(seen.skew_s)}
+        changes |= {name: value for name, value in told.items() if value and getattr(row, name) != value}
+        at = dt.datetime.fromtimestamp(seen.at, dt.UTC)
+        if row.seen_at is None or (at - row.seen_at).total_seconds() >= _SEEN_EVERY_S:
+            changes["seen_at"] = at
+    if changes:
+        for name, value in changes.items():
+            setattr(row, name, value)
+        Node.objects.filter(pk=row.pk).update(**changes)
+
+
+def _with_since(
+    before: list[dict[str, Any]], problems: tuple[Problem, ...], now: float
+) -> list[dict[str, Any]]:
+    """The problems as rows have them: one that was there before keeps its beginning."""
+    since = {one.get("code"): one.get("since", now) for one in before}
+    kept = [one for one in before if one.get("code") in KEPT_PROBLEMS]
+    return kept + [
+        {
+            "code": one.code,
+            "message": one.message[:500],
+            "remedy": one.remedy[:500],
+            "since": since.get(one.code, now),
+        }
+        for one in problems
+    ]
+
+
+def _try_running(hands: NodeHands) -> Mapping[str, int] | None:
+    try:
+        return hands.running()
+    except NODE_ERRORS as error:
+        log.debug("it cannot be told what runs: %s", error)
+        return None
