@@ -4,7 +4,7 @@
                  "numbers": {name: number or null},        for the charts
                  "totals": {name: text},                   for the tiles
                  "levels": {name: "warn" or "bad"},        tiles to look at; others are well
-                 "tables": {table: [{"key", "state", "level", "alert", "cells": {column: text}}]},
+                 "tables": {table: [{"key", "state", "level", "alert", "link", "cells": {column: text}}]},
                  "notices": [text]}
 
 The page is rendered from it once, and its cells are replaced from the next ones by key. All text
@@ -15,8 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.urls import reverse
+
 from appliance.fleet import REPORT_FRESH_S, FleetRows, Point, describe_fleet, links_by_agent, node_load
-from appliance.models import Decision, Deployment
+from appliance.models import Decision, Deployment, Transfer
 from appliance.policies.report import AgentReport, GatewayReport
 from dashboard.formats import (
     format_age,
@@ -26,6 +28,7 @@ from dashboard.formats import (
     format_percent,
     format_rate,
 )
+from dashboard.node_presenters import group_by_node, problem_text, transfer_text
 from dashboard.rates import Rates
 
 #: Columns of each table, in order: key of the cell, heading, whether it is a number.
@@ -44,7 +47,7 @@ COLUMNS: dict[str, tuple[tuple[str, str, bool], ...]] = {
     "nodes": (
         ("name", "Node", False), ("state", "State", False), ("address", "Address", False),
         ("cpu", "CPU", True), ("memory", "Memory", True), ("cores", "Cores", True),
-        ("ram", "RAM", True), ("agents", "Agents", True),
+        ("ram", "RAM", True), ("agents", "Agents", True), ("note", "Note", False),
     ),
     "decisions": (
         ("age", "Ago", True), ("deployment", "Deployment", False), ("change", "Agents", True),
@@ -63,10 +66,11 @@ _LEVELS = {"failed": "bad", "unreachable": "bad", "degraded": "warn"}
 
 @dataclass(frozen=True, slots=True)
 class OverviewRows:
-    """What the database says: the fleet and the newest decisions, newest first."""
+    """What the database says: the fleet, the newest decisions, newest first, and transfers under way."""
 
     fleet: FleetRows
     decisions: tuple[Decision, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
 
 
 def build_snapshot(
@@ -88,7 +92,7 @@ def build_snapshot(
                 for entry, row in zip(fleet["deployments"], rows.fleet.deployments, strict=True)
             ],
             "agents": _agent_rows(fleet["agents"], rows.fleet, fresh, now),
-            "nodes": _node_rows(fleet, rows.fleet, fresh),
+            "nodes": _node_rows(fleet, rows, fresh),
             "decisions": [_decision_row(decision, now) for decision in rows.decisions],
         },
         "notices": list(_notices(fleet, rows.fleet, fresh)),
@@ -205,21 +209,28 @@ def _agent_rows(
                 note=agent.error if troubled else agent.error.partition("\n")[0],
                 level="warn" if troubled else "",
                 alert=troubled,
+                link=reverse("agent-log", args=(agent.id,)),
             )
         )
     return result
 
 
 def _node_rows(
-    fleet: Mapping[str, Sequence[Mapping[str, Any]]], rows: FleetRows, reports: Sequence[GatewayReport]
+    fleet: Mapping[str, Sequence[Mapping[str, Any]]], rows: OverviewRows, reports: Sequence[GatewayReport]
 ) -> list[dict[str, Any]]:
+    """Nodes that are there; retired ones are not. What is wrong comes before what is on its way."""
     result = []
-    for node, entry in zip(rows.nodes, fleet["nodes"], strict=True):
-        cpu, memory = node_load(node, rows.points, reports)
+    moving = group_by_node(rows.transfers)
+    states = {entry["name"]: entry["state"] for entry in fleet["nodes"]}
+    for node in rows.fleet.nodes:
+        if states.get(node.name, "retired") == "retired":
+            continue
+        cpu, memory = node_load(node, rows.fleet.points, reports)
+        problem = problem_text(node)
         result.append(
             _row(
                 node.name,
-                entry["state"],
+                states[node.name],
                 name=node.name,
                 address=node.address,
                 cpu=format_percent(cpu),
@@ -227,6 +238,10 @@ def _node_rows(
                 cores=format_count(node.cores),
                 ram=format_bytes(node.ram_bytes),
                 agents=format_count(sum(agent["node"] == node.name for agent in fleet["agents"])),
+                note=problem or "; ".join(transfer_text(one) for one in moving.get(node.pk, ())),
+                level="warn" if problem else "",
+                alert=bool(problem),
+                link=reverse("node", args=(node.name,)),
             )
         )
     return result
@@ -259,14 +274,17 @@ def _notices(
 
 
 def _row(
-    key: str, state: str | None, *, level: str = "", alert: bool = False, **cells: str
+    key: str, state: str | None, *, level: str = "", alert: bool = False, link: str = "", **cells: str
 ) -> dict[str, Any]:
-    """A row; the state's own level counts where it has one. `alert`: its note tells of trouble."""
+    """A row; the state's own level counts where it has one.
+
+    `alert`: its note tells of trouble. `link`: where its first cell leads.
+    """
     bounded = {name: _bounded(text) for name, text in cells.items()}
     if state is not None:
         bounded["state"] = state
     level = _LEVELS.get(state or "", level)
-    return {"key": key, "state": state, "level": level, "alert": alert, "cells": bounded}
+    return {"key": key, "state": state, "level": level, "alert": alert, "link": link, "cells": bounded}
 
 
 def _bounded(text: str) -> str:

@@ -3,8 +3,11 @@
 from django.contrib.auth.models import Group, Permission
 from django.db.models import Q
 
-_ROWS = ("node", "inferencemodel", "deployment", "agent", "decision", "apikey", "auditevent")
-_OPERATED = ("inferencemodel", "deployment", "apikey")
+_ROWS = (
+    "node", "enrolment", "remotestep", "transfer", "inferencemodel", "deployment", "agent", "decision",
+    "apikey", "auditevent",
+)  # fmt: skip
+_OPERATED = ("node", "enrolment", "inferencemodel", "deployment", "apikey")
 
 _VIEW = Q(content_type__app_label="appliance", codename__in=[f"view_{row}" for row in _ROWS])
 _OPERATE = Q(

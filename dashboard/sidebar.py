@@ -37,7 +37,7 @@ def build_sidebar(_request: HttpRequest) -> list[dict[str, Any]]:
                 _rows("Deployments", "rocket_launch", "deployment"),
                 _rows("Models", "deployed_code", "inferencemodel"),
                 _rows("Agents", "memory", "agent"),
-                _rows("Nodes", "dns", "node"),
+                _entry("Nodes", "dns", reverse("nodes"), _sees_nodes),
                 _rows("Decisions", "alt_route", "decision"),
             ],
         },
@@ -71,3 +71,7 @@ def _rows(title: str, icon: str, model: str, *, app: str = "appliance") -> dict[
 
 def _looks(request: HttpRequest) -> bool:
     return may_look(request.user)
+
+
+def _sees_nodes(request: HttpRequest) -> bool:
+    return may_look(request.user) and bool(request.user.has_perm("appliance.view_node"))

@@ -7,11 +7,12 @@ from django.db import DatabaseError
 
 from appliance.fleet import read_rows
 from appliance.gateways import read_reports
-from appliance.models import Decision, MetricPoint
+from appliance.models import Decision, MetricPoint, Transfer
 from dashboard.presenters import OverviewRows, build_snapshot, rates_of_points
 
 HISTORY_S = 300
 DECISIONS_SHOWN = 12
+TRANSFERS_SHOWN = 200
 #: With more series than this the charts start from coarser points, so that a page stays small.
 _FINE_SERIES = 20
 
@@ -19,8 +20,12 @@ Series = dict[str, list[float | None]]
 
 
 def read_overview_rows(now: float) -> OverviewRows:
-    """Five queries, whatever the fleet's size."""
-    return OverviewRows(fleet=read_rows(now), decisions=tuple(Decision.objects.all()[:DECISIONS_SHOWN]))
+    """Six queries, whatever the fleet's size."""
+    return OverviewRows(
+        fleet=read_rows(now),
+        decisions=tuple(Decision.objects.all()[:DECISIONS_SHOWN]),
+        transfers=tuple(Transfer.objects.filter(state=Transfer.State.RUNNING)[:TRANSFERS_SHOWN]),
+    )
 
 
 def read_snapshot(now: float) -> dict[str, object]:

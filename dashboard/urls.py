@@ -2,7 +2,11 @@
 
 from django.urls import path
 
+from dashboard.views.agent_log import agent_log
+from dashboard.views.enroll import enroll, enroll_again, enrolment
 from dashboard.views.entrance import AdminLoginView, LeaveView
+from dashboard.views.node_orders import edit, order
+from dashboard.views.nodes import node, nodes
 from dashboard.views.overview import overview
 from dashboard.views.playground import playground
 
@@ -10,6 +14,14 @@ urlpatterns = [
     path("", overview, name="overview"),
     path("logout/", LeaveView.as_view(), name="logout"),
     path("playground/", playground, name="playground"),
+    path("nodes/", nodes, name="nodes"),
+    path("enroll/", enroll, name="enroll"),
+    path("nodes/<str:name>/", node, name="node"),
+    path("nodes/<str:name>/edit/", edit, name="node-edit"),
+    path("nodes/<str:name>/order/<slug:key>/", order, name="node-order"),
+    path("enrolments/<int:pk>/", enrolment, name="enrolment"),
+    path("enrolments/<int:pk>/again/", enroll_again, name="enroll-again"),
+    path("agents/<str:pk>/log/", agent_log, name="agent-log"),
     # The admin's own doors lead through ours, so that there is one log-in and it is throttled.
     path("admin/login/", AdminLoginView.as_view()),
     path("admin/logout/", LeaveView.as_view()),

@@ -1,10 +1,11 @@
 """Agents: what is wanted of each, and what was seen."""
 
 from django.contrib import admin
+from django.urls import reverse
 from unfold.decorators import display
 
 from appliance.models import Agent
-from dashboard.admin.bases import ReadOnlyAdmin, show_json, show_state
+from dashboard.admin.bases import ReadOnlyAdmin, show_json, show_link, show_state
 
 
 @admin.register(Agent)
@@ -20,16 +21,21 @@ class AgentAdmin(ReadOnlyAdmin):
         "attempt",
         "error",
         "created_at",
+        "show_log",
     )
     list_select_related = ("deployment", "node")
     list_filter = ("state", "deployment", "node")
     search_fields = ("id", "deployment__name", "node__name")
     fields = (
-        "id", "deployment", "revision", "node", "host", "port", "wanted", "show_agent_state", "attempt",
-        "retry_at", "pid", "error", "show_profile", "certificate_sha256", "created_at", "started_at",
+        "id", "show_log", "deployment", "revision", "node", "host", "port", "wanted", "show_agent_state",
+        "attempt", "retry_at", "pid", "error", "show_profile", "certificates", "created_at", "started_at",
         "ready_at",
     )  # fmt: skip
-    readonly_fields = ("show_agent_state", "show_profile")
+    readonly_fields = ("show_log", "show_agent_state", "show_profile")
+
+    @display(description="Log")
+    def show_log(self, row: Agent) -> str:
+        return show_link(reverse("agent-log", args=(row.pk,)), "Open")
 
     @display(description="State")
     def show_agent_state(self, row: Agent) -> str:

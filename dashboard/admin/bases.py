@@ -116,6 +116,11 @@ def show_state(state: str) -> SafeString:
     return format_html('<span class="mw-state" data-state="{}">{}</span>', state, state)
 
 
+def show_link(address: str, text: str) -> SafeString:
+    """A link to a page of ours."""
+    return format_html('<a href="{}">{}</a>', address, text)
+
+
 def show_problem(text: str) -> SafeString:
     """What is wrong, to stand out among what is not."""
     return format_html('<span class="mw-problem">{}</span>', text)

@@ -3,11 +3,12 @@
 import time
 
 from django.contrib import admin
+from django.urls import reverse
 from unfold.decorators import display
 
 from appliance.fleet import node_state
 from appliance.models import Node
-from dashboard.admin.bases import ReadOnlyAdmin, show_json, show_state
+from dashboard.admin.bases import ReadOnlyAdmin, show_json, show_link, show_state
 from dashboard.formats import format_bytes
 
 
@@ -15,10 +16,21 @@ from dashboard.formats import format_bytes
 class NodeAdmin(ReadOnlyAdmin):
     """Machines, read-only."""
 
-    list_display = ("name", "address", "show_node_state", "cores", "show_ram", "seen_at")
+    list_display = ("name", "address", "show_node_state", "cores", "show_ram", "seen_at", "show_page")
+    list_filter = ("wanted", ("retired_at", admin.EmptyFieldListFilter))
     search_fields = ("name", "address")
-    fields = ("name", "address", "wanted", "show_node_state", "show_hardware", "seen_at", "created_at")
-    readonly_fields = ("show_node_state", "show_hardware")
+    fields = (
+        "name", "show_page", "address", "port", "account", "host_key", "host_key_kind", "wanted", "operation",
+        "operation_stage", "operation_at",
+        "show_node_state", "show_problems", "show_labels", "region", "cost_per_hour", "preemptible", "power",
+        "release_sha256", "next_release_sha256", "steward_sha256", "show_hardware", "seen_at", "created_at",
+        "enrolled_at", "retired_at",
+    )  # fmt: skip
+    readonly_fields = ("show_page", "show_node_state", "show_problems", "show_labels", "show_hardware")
+
+    @display(description="Page")
+    def show_page(self, row: Node) -> str:
+        return show_link(reverse("node", args=(row.name,)), "Open")
 
     @display(description="State")
     def show_node_state(self, row: Node) -> str:
@@ -31,3 +43,11 @@ class NodeAdmin(ReadOnlyAdmin):
     @display(description="Hardware")
     def show_hardware(self, row: Node) -> str:
         return show_json(row.hardware)
+
+    @display(description="Problems")
+    def show_problems(self, row: Node) -> str:
+        return show_json(row.problems)
+
+    @display(description="Labels")
+    def show_labels(self, row: Node) -> str:
+        return show_json(row.labels)

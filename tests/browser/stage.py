@@ -106,8 +106,8 @@ class Stage:
 
 
 @contextmanager
-def stage(home: Path, *, seeded: bool = True, gateway: bool = True):
-    """A control process that runs inside the block."""
+def stage(home: Path, *, seeded: bool = True, gateway: bool = True, more: str = ""):
+    """A control process that runs inside the block. `more` is a program that adds rows to the seed's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -122,7 +122,7 @@ def stage(home: Path, *, seeded: bool = True, gateway: bool = True):
         "APPLIANCE_PORT": str(port),
         "GATEWAY_PORT": str(api.port),
     }
-    seed = _SEED.format(password=PASSWORD) if seeded else _only_user()
+    seed = (_SEED.format(password=PASSWORD) if seeded else _only_user()) + more
     for command in (
         ["migrate", "-v0"],
         ["migrate", "-v0", "--database", "history"],

@@ -14,13 +14,16 @@ from appliance.models import (
     AuditEvent,
     Decision,
     Deployment,
+    Enrolment,
     InferenceModel,
     MetricPoint,
     Node,
+    RemoteStep,
+    Transfer,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
-READ_ONLY = (Agent, AuditEvent, Decision, Node)
+READ_ONLY = (Agent, AuditEvent, Decision, Enrolment, Node, RemoteStep, Transfer)
 CHANGED_BY_VERBS = (ApiKey, Deployment, InferenceModel)
 
 
@@ -37,6 +40,17 @@ def rows(deployment):
         reason="<b>load</b>", inputs={"text": "<script>alert(1)</script>"},
     )  # fmt: skip
     Agent.objects.update(error="<script>alert(1)</script>")
+    node = Node.objects.get()
+    enrolment = Enrolment.objects.create(
+        name="box", address="192.0.2.7", way="password", host_key="SHA256:x", sealed=b"sealed-credential",
+        error="<script>alert(1)</script>",
+    )  # fmt: skip
+    RemoteStep.objects.create(
+        enrolment=enrolment, node=node, step="check", outcome="failed", detail="<script>alert(1)</script>"
+    )
+    Transfer.objects.create(
+        node=node, kind="model", name="minilm", digest="ab" * 32, error="<script>alert(1)</script>"
+    )
 
 
 @pytest.mark.parametrize("kind", [*READ_ONLY, *CHANGED_BY_VERBS], ids=lambda kind: kind.__name__)
@@ -47,6 +61,7 @@ def test_a_viewer_sees_and_cannot_act(viewer, rows, kind):
     row = kind.objects.first()
     shown = viewer.get(url(kind, "change", row.pk)).content.decode()
     assert "<script>alert(1)" not in listed.content.decode() + shown
+    assert "sealed-credential" not in listed.content.decode() + shown
     assert 'name="_save"' not in shown
     assert viewer.get(url(kind, "add")).status_code == 403
     assert viewer.post(url(kind, "change", row.pk), {"name": "other"}).status_code == 403

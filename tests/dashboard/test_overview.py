@@ -81,7 +81,7 @@ def test_query_count_does_not_grow_with_the_fleet(log_in, deployment, django_ass
         agent = Agent.objects.get(id="minilm-aaaaaa")
         agent.id = f"minilm-{number}"
         agent.save(force_insert=True)
-    with django_assert_max_num_queries(4):
+    with django_assert_max_num_queries(5):
         rows = read_overview_rows(time.time())
         assert len({agent.deployment.name + agent.node.name for agent in rows.fleet.agents}) == 1
 

@@ -36,6 +36,8 @@
             }
             if (key === "state") {
                 cell.appendChild(document.createElement("span")).className = "mw-state";
+            } else if (row.link && line.cells.length === 0) {
+                cell.appendChild(document.createElement("a")).href = row.link;
             }
             line.appendChild(cell);
         }
@@ -51,7 +53,7 @@
                 cell.firstElementChild.dataset.state = row.state;
                 setText(cell.firstElementChild, text);
             } else {
-                setText(cell, text);
+                setText(cell.firstElementChild ?? cell, text);
             }
         }
     }
