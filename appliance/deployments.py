@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from appliance import audit
-from appliance.errors import VerbError, explain
+from appliance.errors import Conflict, VerbError, explain
 from appliance.models import Deployment, InferenceModel, Revision
 from appliance.policies.snapshot import Generation
 from appliance.publish import touch_routes
@@ -85,7 +85,7 @@ def _ready_model(name: str) -> InferenceModel:
             "`manage.py import_model NAME --from SOURCE` adds one"
         )
     if entry.state != InferenceModel.State.READY:
-        raise VerbError(f"model {name!r} is {entry.state}, not ready: {entry.error or 'wait for its import'}")
+        raise Conflict(f"model {name!r} is {entry.state}, not ready: {entry.error or 'wait for its import'}")
     return entry
 
 
@@ -94,7 +94,7 @@ def _wanted_deployment(name: str, entry: InferenceModel) -> tuple[Deployment, bo
     if deployment is None:
         return Deployment(name=name, model=entry), True
     if deployment.removing:
-        raise VerbError(f"deployment {name!r} is being removed; deploy it again once it is gone")
+        raise Conflict(f"deployment {name!r} is being removed; deploy it again once it is gone")
     return deployment, False
 
 

@@ -7,6 +7,10 @@ class VerbError(Exception):
     """Refused, with nothing done. `str()` is one line: what is wrong and what to do."""
 
 
+class Conflict(VerbError):
+    """Refused because of how things stand, not of what was asked: it may be accepted later."""
+
+
 def explain(error: ValidationError) -> VerbError:
     """The refusal for fields that are not acceptable; each is named, but for a name, which names itself."""
     return VerbError(

@@ -11,7 +11,7 @@ from appliance import audit
 from appliance.catalog.errors import CatalogError
 from appliance.catalog.sources import parse_source
 from appliance.catalog.store import Store
-from appliance.errors import VerbError, explain
+from appliance.errors import Conflict, VerbError, explain
 from appliance.models import Deployment, InferenceModel, Revision
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def request_import(
                 entry.clean_fields()
                 entry.save()
             elif (entry.source, entry.task, entry.quantization) != (canonical, task, quantization):
-                raise VerbError(
+                raise Conflict(
                     f"model {name!r} exists ({entry.source}, {entry.task}, {entry.quantization}): "
                     "take another name, or remove it first"
                 )
@@ -69,7 +69,7 @@ def remove_model(name: str, *, actor: str) -> None:
             entry.delete()
         except ProtectedError:
             users = ", ".join(_users(entry))
-            raise VerbError(f"model {name!r} is used by: {users}; undeploy those first") from None
+            raise Conflict(f"model {name!r} is used by: {users}; undeploy those first") from None
         audit.record(actor, "remove_model", name)
         transaction.on_commit(lambda: _remove_files(entry.digest))
 

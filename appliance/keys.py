@@ -9,12 +9,14 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from appliance import audit
-from appliance.errors import VerbError, explain
+from appliance.errors import Conflict, VerbError, explain
 from appliance.models import ApiKey
 from appliance.policies.snapshot import Generation
 from appliance.publish import touch_routes
 
-SCOPES = ("inference", "metrics")
+#: Opens the management API, with an operator's rights.
+MANAGE = "manage"
+SCOPES = ("inference", "metrics", MANAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def create_key(
             audit.record(actor, "create_key", name, team=team, rpm=rpm, scopes=list(scopes))
             generation = touch_routes()
     except IntegrityError:
-        raise VerbError(
+        raise Conflict(
             f"key {name!r} exists; its text cannot be shown again: revoke it first, or take another name"
         ) from None
     except ValidationError as error:

@@ -32,10 +32,12 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "huey.contrib.djhuey",
+    "ninja",  # for the static files of the API's documentation
     "appliance",
     "dashboard",
 ]
 MIDDLEWARE = [
+    "appliance.api.middleware.json_alone",  # first: it sees what all others answer
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -28,6 +28,8 @@ IMPORTERS = {
     "psutil": ("agents/sensors.py", "provisioning/local.py", "provisioning/processes.py"),
     "huey": ("appliance/settings.py", "appliance/tasks.py", "appliance/management/commands/worker.py"),
     "daphne": ("appliance/management/commands/control.py",),
+    "ninja": ("appliance/api/",),
+    "pydantic": ("appliance/api/",),
     "channels": ("dashboard/", "appliance/asgi.py"),
 }
 NO_DJANGO = ("appliance/policies/", "appliance/gateway/", "appliance/catalog/", "appliance/load_test/")

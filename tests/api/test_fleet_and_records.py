@@ -1,0 +1,33 @@
+"""The fleet's document, decisions and the audit log over the API."""
+
+import pytest
+
+from appliance.fleet import read_fleet
+
+pytestmark = pytest.mark.django_db(databases=["default", "history"])
+
+
+@pytest.mark.parametrize("by", ["vera", "oscar", "key"])
+def test_the_fleet_is_that_of_the_command(ask, rows, by):
+    """The document of `fleet --json`, with all its keys."""
+    status, document, _ = ask("GET", "/api/fleet", by=by)
+    assert status == 200
+    now = rows["box"].seen_at.timestamp()
+    assert document == read_fleet([], now)
+
+
+def test_decisions_are_listed(ask, rows):
+    """Newest first, also of one deployment."""
+    status, document, _ = ask("GET", "/api/decisions", by="vera")
+    assert (status, document["total"]) == (200, 1)
+    assert (document["items"][0]["reason"], document["items"][0]["after"]) == ("load", 2)
+    assert ask("GET", "/api/decisions?deployment=minilm")[1]["total"] == 1
+    assert ask("GET", "/api/decisions?deployment=other")[1] == {"items": [], "total": 0}
+
+
+def test_audit_events_are_paged(ask, rows):
+    """Who, what and with which detail."""
+    status, document, _ = ask("GET", "/api/audit?limit=1", by="alice")
+    assert (status, len(document["items"])) == (200, 1)
+    assert document["total"] > 1
+    assert {"at", "actor", "verb", "target", "detail"} == set(document["items"][0])
