@@ -52,7 +52,7 @@ class NodeOffice:
                 trouble = release.line
             elif release is not None:
                 newest = release.sha256
-        seen_at = view.seen.at if view.seen else (row.seen_at.timestamp() if row.seen_at else None)
+        seen_at = view.seen.at if view.seen is not None else max(_seconds(row.seen_at), view.watched_since)
         return NodeOrders(
             name=row.name,
             local=row.is_local,

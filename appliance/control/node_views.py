@@ -31,13 +31,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node at one instant. `running` is None where it cannot be told; `lane` None on node `local`."""
+    """A node at one instant. `running` is None where it cannot be told; `lane` None on node `local`.
+
+    `watched_since` is since when this process looks at it: before that its absence says nothing.
+    """
 
     row: Node
     hands: NodeHands | None
     lane: NodeLane | None
     seen: Observation | None
     running: Mapping[str, int] | None
+    watched_since: float = 0.0
 
     @property
     def name(self) -> str:
@@ -59,7 +63,7 @@ class NodeViews:
         self._lanes = lanes
         self._hands_of = hands_of
         self._read_hardware = read_hardware
-        self._hands: dict[str, tuple[NodeLane, NodeHands]] = {}
+        self._hands: dict[str, tuple[NodeLane, NodeHands, float]] = {}
         self._hardware_at = float("-inf")
 
     def look(self, now: float) -> list[NodeView]:
@@ -88,11 +92,12 @@ class NodeViews:
         if lane is None:
             return NodeView(row, None, None, None, None)
         if row.name not in self._hands:
-            self._hands[row.name] = (lane, self._hands_of(lane))
-        hands = self._hands[row.name][1]
+            self._hands[row.name] = (lane, self._hands_of(lane), now)
+        _, hands, since = self._hands[row.name]
         seen = lane.observation()
         keep_row(row, seen, lane.problems(), now)
-        return NodeView(row, hands, lane, seen, _try_running(hands) if seen is not None else None)
+        running = _try_running(hands) if seen is not None else None
+        return NodeView(row, hands, lane, seen, running, since)
 
     def _see_local(self, now: float) -> None:
         """Keep the row of this machine: its hardware, and that it was seen."""

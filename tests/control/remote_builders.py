@@ -16,7 +16,7 @@ class PlayedNode:
 
     def __init__(self, stage, name, **row):
         self.stage, self.name = stage, name
-        self.boot_id, self.away, self.skew_s = "boot-1", False, 0.0
+        self.boot_id, self.away, self.skew_s, self.met = "boot-1", False, 0.0, True
         self.alive, self.calls, self.jobs, self.results = {}, [], [], []
         self.failures, self.coming, self.found = {}, set(), ()
         self.certificates, self.release = {}, {}
@@ -34,7 +34,9 @@ class PlayedNode:
 
     def observation(self):
         if not self.away:
-            self.seen_at = self.stage.now
+            self.seen_at, self.met = self.stage.now, True
+        if not self.met:
+            return None
         return Observation(self.seen_at, self.boot_id, "5" * 64, self.skew_s, HARDWARE, {})
 
     def problems(self):

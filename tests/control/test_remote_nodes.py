@@ -246,6 +246,22 @@ def test_an_unreachable_node_is_made_up_for(stage, far):
     assert [agent.id for agent in stage.agents()] == [first.id]
 
 
+def test_a_worker_that_was_away_takes_no_node_for_lost(stage, far):
+    """Nodes that were last seen long ago have ten seconds to answer a new worker."""
+    second = PlayedNode(stage, "second")
+    deploy_tiny()
+    tick(stage, far, second, times=2)
+    first = stage.agent()
+    for node in (far, second):
+        node.away, node.met = True, False
+    stage.loop._outside.nodes._hands.clear()  # as in another process
+    stage.now += 3600
+    tick(stage, far, second, times=9)
+    assert [agent.id for agent in stage.agents()] == [first.id]
+    tick(stage, far, second, times=3)
+    assert stage.agent().away_at is not None
+
+
 def test_a_certificate_that_ran_out_while_asleep(stage, far):
     """An agent that is started again late gets a new certificate first."""
     deploy_tiny()
