@@ -119,7 +119,8 @@ def _read_remote(agent: Agent, lines: int) -> AgentLog:
     except ProvisioningError as error:
         raise LogUnavailable(error.line) from None
     given = told.get("lines")
-    unit = status.get(agent.pk, {}).get("unit") if isinstance(status, dict) else None
+    found = status.get(agent.pk) if isinstance(status, dict) else None
+    unit = found.get("unit") if isinstance(found, dict) else None
     return AgentLog(
         _bounded([str(line) for line in given] if isinstance(given, list) else []),
         parse_unit(unit, uptime_s, time.time()) if isinstance(unit, dict) and unit else None,

@@ -12,7 +12,7 @@ from appliance.nodes import apply_attributes
 from provisioning import ssh
 from provisioning.bundle import build_steward
 from provisioning.enrolment import Connect, Enrolled, make_first_contact
-from provisioning.errors import ProvisioningError
+from provisioning.errors import ProvisioningError, printable
 from provisioning.facts.hardware import Hardware
 from provisioning.hostkeys import HostKey
 from provisioning.identity import Identity
@@ -107,7 +107,8 @@ def hide_secret(text: str, way: Way | None) -> str:
     """The text without the credential: what a box says is untrusted."""
     match way:
         case Password(secret) | KeyText(secret):
-            return text.replace(secret.reveal(), "(redacted)")
+            hidden = text.replace(secret.reveal(), "(redacted)")
+            return hidden.replace(printable(secret.reveal()), "(redacted)")  # as errors have it
         case _:
             return text
 

@@ -15,6 +15,8 @@ ATTRIBUTES: Final = ("labels", "region", "cost_per_hour", "preemptible", "power"
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
 )
+#: The zone of a link-local IPv6 address, for which the standard library takes any text.
+_ZONE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,15}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}")
 _KEY = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?")
 _VALUE = re.compile(r"[A-Za-z0-9._-]{0,63}")
@@ -44,10 +46,12 @@ def check_attributes(given: Mapping[str, object]) -> dict[str, object]:
 def check_address(text: str) -> str:
     """A host name in lower case, or an IP address without brackets. Raises VerbError."""
     stripped = text.strip().lower().removeprefix("[").removesuffix("]")
-    try:
-        return str(ipaddress.ip_address(stripped))
-    except ValueError:
-        pass
+    _, percent, zone = stripped.partition("%")
+    if not percent or _ZONE.fullmatch(zone):
+        try:
+            return str(ipaddress.ip_address(stripped))
+        except ValueError:
+            pass
     if not _HOST.fullmatch(stripped) or stripped.replace(".", "").isdigit():
         raise VerbError(f"address {text[:80]!r} is not accepted: a host name or an IP address is")
     return stripped.rstrip(".")

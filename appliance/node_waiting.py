@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from appliance.models import Enrolment, Node, Transfer
-from appliance.nodes import UPGRADE_FAILED, refuse_problems
+from appliance.nodes import REBOOT_FAILED, UPGRADE_FAILED, refuse_problems
+from appliance.policies.node_care import CALLED_OFF
 
 _POLL_S = 0.2
 #: Called with a node's name, what is being done, percent (None where that says nothing), and a note.
@@ -60,11 +61,15 @@ def wait_until_rebooted(name: str, *, timeout_s: float, tell: Tell) -> None:
 
     def look() -> str:
         node = _node(name)
+        _refuse_retired(node)
         if node.operation != Node.Operation.REBOOT:
             return ""
         return _operation_line(node)
 
     _wait(name, look, timeout_s, tell)
+    failed = refuse_problems([_node(name)], REBOOT_FAILED)
+    if failed:
+        raise NotDoneError(failed[0], code=REBOOT_FAILED)
 
 
 def wait_until_upgraded(names: Sequence[str], *, timeout_s: float, tell: Tell) -> None:
@@ -80,9 +85,14 @@ def wait_until_upgraded(names: Sequence[str], *, timeout_s: float, tell: Tell) -
         return f"{len(waiting)} of {len(left)} nodes to go" if waiting else ""
 
     _wait("upgrade", look, timeout_s, tell)
-    failed = refuse_problems(Node.objects.filter(name__in=left), UPGRADE_FAILED)
+    nodes = list(Node.objects.filter(name__in=left))
+    failed = refuse_problems(nodes, UPGRADE_FAILED)
     if failed:
         raise NotDoneError("\n".join(failed), code=UPGRADE_FAILED)
+    for node in nodes:
+        _refuse_retired(node)
+        if node.steps.filter(step=CALLED_OFF, at__gte=node.operation_at).exists():
+            raise NotDoneError(f"{node.name}: {CALLED_OFF}", code="called_off", hint="order it again")
 
 
 def wait_until_retired(name: str, *, timeout_s: float, tell: Tell) -> None:
@@ -112,6 +122,11 @@ def _node(name: str) -> Node:
     if node is None:
         raise NotDoneError(f"node {name!r} was removed meanwhile", code="removed")
     return node
+
+
+def _refuse_retired(node: Node) -> None:
+    if node.wanted == Node.Wanted.RETIRED:
+        raise NotDoneError(f"node {node.name!r} was retired meanwhile", code="changed")
 
 
 def _agents_left(node: Node) -> str:

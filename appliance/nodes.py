@@ -13,7 +13,7 @@ from appliance.models.nodes import LOCAL_NODE
 from appliance.node_attributes import check_attributes
 from appliance.publish import touch_routes
 
-UPGRADE_FAILED = "upgrade_failed"
+UPGRADE_FAILED, REBOOT_FAILED = "upgrade_failed", "reboot_failed"
 OPEN_ENROLMENTS = (Enrolment.State.WAITING, Enrolment.State.RUNNING)
 
 
@@ -62,6 +62,7 @@ def reboot_node(name: str, *, actor: str) -> Node:
     with transaction.atomic():
         node = _operable(name, Node.Operation.REBOOT)
         if node.operation != Node.Operation.REBOOT:
+            node.problems = [one for one in node.problems if one.get("code") != REBOOT_FAILED]
             _order(node, Node.Operation.REBOOT)
             audit.record(actor, "reboot_node", name)
         return node
@@ -100,8 +101,9 @@ def retire_node(name: str, *, force: bool = False, actor: str) -> Node:
         if node.retired_at is not None:
             return node
         before = (node.wanted, node.retired_at)
-        node.wanted, node.operation, node.operation_stage = Node.Wanted.RETIRED, Node.Operation.NONE, ""
-        node.wanted_at = timezone.now()
+        if node.wanted != Node.Wanted.RETIRED:
+            node.operation, node.operation_stage = Node.Operation.NONE, ""
+            node.wanted, node.wanted_at = Node.Wanted.RETIRED, timezone.now()
         if force:
             node.retired_at = timezone.now()
             if Agent.objects.filter(node=node).delete()[0]:

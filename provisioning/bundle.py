@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -211,14 +212,18 @@ def _is_left_out(path: Path) -> bool:
 
 
 def prune_releases(releases_dir: Path, keep: Mapping[str, object]) -> list[str]:
-    """Remove releases on the appliance whose digests are not in `keep`; the digests that went."""
+    """Remove releases on the appliance whose digests are not in `keep`; the digests that went.
+
+    Those that would be built from the present sources stay: they were collected for nodes to come.
+    """
     gone = []
     for index in sorted(releases_dir.glob("*.json")):
         told = json.loads(index.read_bytes())
-        if told["sha256"] not in keep:
+        if told["sha256"] not in keep and index.stem != _inputs(told["python"], told["arch"]):
             index.unlink()
             (releases_dir / f"{told['sha256']}.tar.gz").unlink(missing_ok=True)
             gone.append(told["sha256"])
     for left in releases_dir.glob(".build-*"):
-        shutil.rmtree(left, ignore_errors=True)
+        if time.time() - left.stat().st_mtime > BUILD_S:  # a younger one may just be built
+            shutil.rmtree(left, ignore_errors=True)
     return gone

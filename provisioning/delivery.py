@@ -24,9 +24,11 @@ OnDelivery = Callable[[Progress], None]
 
 def deliver_release(client: StewardClient, release: Release, tell: OnDelivery | None = None) -> bool:
     """Have the node run this release; False where it was there already."""
-    if not client.missing(releases=[release.sha256])["releases"]:
+    told = client.missing(releases=[release.sha256], blobs=[release.sha256])
+    if not told["releases"]:
         return False
-    client.send_file(release.path, release.sha256, _teller("release", 0, release.size_bytes, tell))
+    teller = _teller("release", 0, release.size_bytes, tell)
+    client.send_file(release.path, release.sha256, teller, missing=told["blobs"])
     client.ask("install_release", sha256=release.sha256, limits=LONG)
     return True
 
@@ -37,13 +39,16 @@ def deliver_model(client: StewardClient, model_dir: Path, tell: OnDelivery | Non
     Raises OSError or ValueError where the appliance's own copy cannot be read.
     """
     manifest: dict[str, Any] = json.loads((model_dir / "manifest.json").read_bytes())
-    if not client.missing(models=[manifest["digest"]])["models"]:
+    told = client.missing(
+        models=[manifest["digest"]], blobs=sorted({entry["sha256"] for entry in manifest["files"]})
+    )
+    if not told["models"]:
         return False
     total = sum(entry["bytes"] for entry in manifest["files"])
     before = 0
     for entry in manifest["files"]:
         teller = _teller("model", before, total, tell)
-        client.send_file(model_dir / entry["path"], entry["sha256"], teller)
+        client.send_file(model_dir / entry["path"], entry["sha256"], teller, missing=told["blobs"])
         before += entry["bytes"]
     client.ask("install_model", manifest=manifest, limits=LONG)
     return True

@@ -3,8 +3,13 @@
 from typing import ClassVar
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would obey and what cannot be written as UTF-8: blanks stand there."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 class ProvisioningError(Exception):
-    """A node could not be read or changed; the message is one line for the operator.
+    """A node could not be read or changed; the message is one printable line for the operator.
 
     `permanent` says that trying again changes nothing.
     """
@@ -12,9 +17,9 @@ class ProvisioningError(Exception):
     code: ClassVar[str] = "provisioning"
 
     def __init__(self, message: str, *, permanent: bool = False, remedy: str = "") -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.permanent = permanent
-        self.remedy = remedy
+        self.remedy = printable(remedy)
 
     @property
     def line(self) -> str:
@@ -125,6 +130,13 @@ class Unsupported(NodeError):
 
     code = "unsupported"
     advice = "x86_64 and aarch64 with glibc 2.28 or newer are supported"
+
+
+class AccountTaken(NodeError):
+    """A person's account, or root's, has the name of one of ours: it is neither changed nor removed."""
+
+    code = "account_taken"
+    advice = "rename that account on the box: the appliance needs the name for its own"
 
 
 class DiskFull(NodeError):

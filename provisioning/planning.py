@@ -6,6 +6,7 @@ from typing import Final
 
 from provisioning.commands import install, places
 from provisioning.errors import (
+    AccountTaken,
     ClockOff,
     DiskFull,
     NodeError,
@@ -19,6 +20,8 @@ from provisioning.facts.box import BoxFacts
 MIN_PYTHON: Final = (3, 10)
 MIN_LIBC: Final = (2, 28)
 ARCHITECTURES: Final = ("x86_64", "aarch64")
+#: Numbers of accounts that programs run in; people's begin beyond.
+SYSTEM_ACCOUNTS: Final = range(1, 1000)
 MIN_FREE_BYTES: Final = 512 * 1024 * 1024
 #: Certificates are valid from one hour back; half of that is left for the clock to drift.
 MAX_SKEW_S: Final = 1800.0
@@ -48,7 +51,13 @@ class Wanted:
 
 def check_box(facts: BoxFacts, now_s: float) -> None:
     """Raise what keeps this box from being a node: the first of what people have to mend."""
-    for problem in (_python_problem(facts), _system_problem(facts), _state_problem(facts, now_s)):
+    found = (
+        _python_problem(facts),
+        _system_problem(facts),
+        _account_problem(facts),
+        _state_problem(facts, now_s),
+    )
+    for problem in found:
         if problem is not None:
             raise problem
 
@@ -119,6 +128,15 @@ def _system_problem(facts: BoxFacts) -> NodeError | None:
     if facts.libc is None or facts.libc < MIN_LIBC:
         found = "none" if facts.libc is None else ".".join(map(str, facts.libc))
         return Unsupported(f"the box's glibc is {found}")
+    return None
+
+
+def _account_problem(facts: BoxFacts) -> NodeError | None:
+    """Accounts of ours are the system's own kind; whatever home and shell a person has, they stay."""
+    for name, home in ((places.ACCOUNT, places.HOME), (places.AGENT_ACCOUNT, places.AGENT_HOME)):
+        there = facts.accounts.get(name)
+        if there is not None and there.home != home and there.number not in SYSTEM_ACCOUNTS:
+            return AccountTaken(f"the box has an account {name!r} already, number {there.number}")
     return None
 
 

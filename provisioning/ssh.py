@@ -21,6 +21,7 @@ CONNECT_S: Final = 10.0
 AUTH_S: Final = 15.0
 _KEEPALIVE_S: Final = 5
 _PIECE_BYTES: Final = 32 * 1024
+_MOST_WAITING_BYTES: Final = 8 * 1024 * 1024
 #: What waits in the system to be sent: on a slow line a question stands behind it while a file is sent.
 _SEND_BYTES: Final = 128 * 1024
 _KEY_CLASSES: Final = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
@@ -150,14 +151,16 @@ class _Exchange:
         handle = channel.fileno()
         while True:
             moved = False
-            while channel.recv_ready():
+            if channel.recv_ready():
                 self._take(channel.recv(_PIECE_BYTES))
                 moved = True
-            while channel.recv_stderr_ready():
+            if channel.recv_stderr_ready():
                 self._stderr.add(channel.recv_stderr(_PIECE_BYTES))
                 moved = True
             if moved:
                 self._moved = time.monotonic()
+                self._check_time(until)  # also of one that never stops talking
+                self._check_waiting()
                 continue
             if self._is_over():
                 if not (channel.recv_ready() or channel.recv_stderr_ready()):
@@ -173,6 +176,12 @@ class _Exchange:
         channel = self._channel
         ended = channel.eof_received and channel.exit_status_ready()
         return ended or channel.closed or self._failure is not None
+
+    def _check_waiting(self) -> None:
+        """Of a box that keeps to the protocol, no more than the window (2 MiB) waits to be read."""
+        waiting = len(self._channel.in_buffer) + len(self._channel.in_stderr_buffer)
+        if waiting > _MOST_WAITING_BYTES:
+            raise errors.ConnectionLost(f"{self._address} sends more than it may: it is cut off")
 
     def _check_time(self, until: float) -> None:
         now = time.monotonic()
@@ -325,7 +334,7 @@ def _authenticate(
         try:
             transport.auth_password(address.user, way.password.reveal())
         except paramiko.BadAuthenticationType as refused:
-            allowed = ", ".join(refused.allowed_types)
+            allowed = ", ".join(refused.allowed_types)[:100]
             raise errors.WrongPassword(f"{who} takes no password, only {allowed}") from None
         except paramiko.AuthenticationException as refused:
             failure = _broken_login(refused, who) or errors.WrongPassword(

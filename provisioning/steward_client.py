@@ -1,7 +1,8 @@
 """Speaks with the steward of one node: requests as lines of JSON, answers checked."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ ASK: Final = Limits(idle_s=15.0, total_s=40.0)
 LONG: Final = Limits(idle_s=20.0, total_s=3600.0)
 _PIECE_BYTES: Final = 256 * 1024
 _MAX_LINE_BYTES: Final = 4 * 1024 * 1024
+#: Of a whole number: databases keep 63 bits.
+_MAX_DIGITS: Final = 18
 
 #: Called with the bytes that are there and the bytes there will be.
 OnProgress = Callable[[int, int], None]
@@ -68,10 +71,20 @@ class StewardClient:
         """Which of these digests are not there; of blobs, how many bytes are."""
         return self.ask("missing", releases=list(releases), models=list(models), blobs=list(blobs))
 
-    def send_file(self, path: Path, sha256: str, on_progress: OnProgress | None = None) -> None:
-        """Send what is not there yet of a file. Raises what `ask` raises."""
+    def send_file(
+        self,
+        path: Path,
+        sha256: str,
+        on_progress: OnProgress | None = None,
+        *,
+        missing: Mapping[str, int] | None = None,
+    ) -> None:
+        """Send what is not there yet of a file. Raises what `ask` raises.
+
+        `missing` is what the node said of blobs just before; without it it is asked.
+        """
         total = path.stat().st_size
-        have = self.missing(blobs=[sha256])["blobs"]
+        have = self.missing(blobs=[sha256])["blobs"] if missing is None else missing
         if sha256 not in have:
             return
         offset = int(have[sha256])
@@ -114,7 +127,7 @@ class _Lines:
 
     def _take(self, line: bytes) -> None:
         try:
-            given = json.loads(line)
+            given = _parse(line)
         except (ValueError, RecursionError):
             return
         if not isinstance(given, dict):
@@ -124,6 +137,31 @@ class _Lines:
                 self._on_progress(given["progress"])
         elif given.get("ok") is True or isinstance(given.get("error"), dict):
             self.answer = given
+
+
+def _parse(line: bytes) -> object:
+    """The document, if every row can keep it: whole characters, finite numbers, none too large.
+
+    Raises ValueError, RecursionError.
+    """
+    given: object = json.loads(
+        line.decode(errors="replace"), parse_int=_whole, parse_float=_finite, parse_constant=_finite
+    )
+    json.dumps(given, ensure_ascii=False).encode()
+    return given
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError("too large a number")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("no number")
+    return number
 
 
 def _explain_silence(done: Result) -> NodeError:

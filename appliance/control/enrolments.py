@@ -19,11 +19,12 @@ from django.utils import timezone
 
 from appliance import audit
 from appliance.control.lease import owner_is_dead, this_owner
+from appliance.control.node_seen import parse_facts
 from appliance.control.transfers import end_interrupted, shown_transfer
 from appliance.enrolling import LEASE_S, Held, Interrupted
 from appliance.enrolment_leases import LeaseKeeper
 from appliance.environment import Environment
-from appliance.first_contact import StepLog, contact_box, keep_hardware, short_python
+from appliance.first_contact import StepLog, contact_box, short_python
 from appliance.models import Enrolment, Node
 from appliance.nodes import OPEN_ENROLMENTS
 from appliance.sealing import Spoilt, unseal
@@ -33,7 +34,6 @@ from provisioning.bundle import Release, build_release
 from provisioning.delivery import Progress, deliver_release
 from provisioning.enrolment import Connect, open_steward
 from provisioning.errors import NodeError, ProvisioningError
-from provisioning.facts.box import parse_hardware
 from provisioning.fanout import CONCURRENCY
 from provisioning.hostkeys import HostKey
 from provisioning.identity import Identity
@@ -45,7 +45,6 @@ from provisioning.steward_client import StewardClient
 TRY_FOR_S = 600.0
 LONGEST_DELAY_S = 30.0
 _WRITE_EVERY_S = 0.5
-_FACT_TEXTS = ("cpuinfo", "meminfo", "os_release", "arch")
 
 log = logging.getLogger(__name__)
 Build = Callable[[Path, str, str], Release]
@@ -198,13 +197,14 @@ class _Enrolling:
         pinned = HostKey(node.host_key, node.host_key_kind)
         with open_steward(address, pinned, identity, self._crew.connect) as client:
             hello = client.ask("hello")
+            brought: dict[str, str] = {}
             if not self._keeps_release(client, node):
                 self._deliver(client, node, release, steps)
-                node.release_sha256 = release.sha256
+                brought = {"release_sha256": release.sha256}
             self._held.write(stage="asking what it is", percent=100.0)
             with _told(steps, "read facts"):
                 facts = client.ask("facts")
-        self._finish(node, hello, facts)
+        self._finish(node, hello, facts, brought)
 
     def _contact(self, identity: Identity) -> Node:
         way = self._crew.unseal(self._row)
@@ -238,19 +238,22 @@ class _Enrolling:
 
             deliver_release(client, release, tell)
 
-    def _finish(self, node: Node, hello: dict[str, object], facts: dict[str, object]) -> None:
-        """Write the node as it is now, and the end of the enrolment, in one transaction."""
-        texts = {name: str(facts.get(name, "")) for name in _FACT_TEXTS}
-        hardware = parse_hardware(texts, str(facts.get("python", "")))
+    def _finish(
+        self, node: Node, hello: dict[str, object], facts: dict[str, object], brought: dict[str, str]
+    ) -> None:
+        """Write the node as it is now, and the end of the enrolment, in one transaction.
+
+        Its release only where one was `brought`: an upgrade may have changed it meanwhile.
+        """
         now = timezone.now()
         first = node.enrolled_at is None
         with transaction.atomic():
             self._held.finish(stage="ready", percent=100.0)
             Node.objects.filter(pk=node.pk).update(
-                release_sha256=node.release_sha256,
+                **brought,
                 steward_sha256=str(hello.get("steward", ""))[:64],
                 boot_id=str(hello.get("boot_id", ""))[:64],
-                hardware=keep_hardware(hardware, facts.get("disk_bytes"), facts.get("disk_free_bytes")),
+                hardware=parse_facts(facts),
                 enrolled_at=node.enrolled_at or now,
                 seen_at=now,
             )

@@ -18,12 +18,13 @@ from appliance.control.node_seen import (
     parse_facts,
     parse_hello,
 )
-from provisioning.errors import StewardError, StewardMissing
+from provisioning.errors import StewardError, StewardMissing, printable
 from provisioning.steward_client import StewardClient
 from provisioning.transport import Limits
 
 LOOK: Final = Limits(idle_s=10.0, total_s=20.0)
 LOG_LINES: Final = 20
+_LINE_CHARACTERS: Final = 1000
 #: A node has few agents; of more that ended at once, the others' logs are read at the next looks.
 _LOGS_A_LOOK: Final = 8
 #: Unit states that an agent rarely stays in are looked at closely for no longer than this after a change.
@@ -152,4 +153,6 @@ def _read_log(client: StewardClient, agent: str) -> tuple[str, ...]:
         log.warning("the log of agent %s could not be read: %s", agent, error)
         return ()
     lines = told.get("lines")
-    return tuple(str(line)[:1000] for line in lines[-LOG_LINES:]) if isinstance(lines, list) else ()
+    if not isinstance(lines, list):
+        return ()
+    return tuple(printable(str(line)[:_LINE_CHARACTERS]) for line in lines[-LOG_LINES:])

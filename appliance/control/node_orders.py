@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.control.lane_jobs import Work
+from appliance.control.node_problems import BROKEN
 from appliance.control.node_views import NodeView
 from appliance.control.release_shelf import ReleaseShelf
 from appliance.control.transfers import shown_transfer
@@ -21,9 +22,18 @@ from provisioning.transport import Limits
 
 #: Taking everything off a box: agents are ended and accounts removed.
 RETIRE_LIMITS = Limits(idle_s=60.0, total_s=120.0)
+#: The problem that a failed operation leaves behind, and what to do about it.
+REMEDIES: dict[str, tuple[str, str]] = {
+    Node.Operation.UPGRADE: (
+        "upgrade_failed", "see its agents' logs; the other nodes keep what they have"
+    ),
+    Node.Operation.REBOOT: ("reboot_failed", "see its own log for what keeps it, then order it again"),
+}  # fmt: skip
 #: Steps kept of each node.
 KEPT_STEPS = 500
 _TRIES = 5
+#: With these the node is only away: what did not get there for that is no failed try.
+_AWAY = frozenset(kind.code for kind in BROKEN)
 _BUILD_KEPT_S = 3600.0
 
 log = logging.getLogger(__name__)
@@ -93,7 +103,7 @@ class NodeOffice:
             if kind == "release" and not result.error:
                 self._delivered.add((view.name, about))
                 self._failed.pop(view.name, None)
-            elif kind == "release":
+            elif kind == "release" and not _AWAY & {str(one.get("code")) for one in view.row.problems}:
                 count = self._failed.get(view.name, (0, ""))[0] + 1
                 self._failed[view.name] = (count, result.error)
             elif kind == "retire" and not result.error:
@@ -110,10 +120,13 @@ class NodeOffice:
         for step in steps:
             row = rows[step.node]
             changes: dict[str, Any] = dict(step.changes)
-            if "operation_stage_at" in changes:
-                changes["operation_stage_at"] = dt.datetime.fromtimestamp(now, dt.UTC)
+            for column in {"operation_at", "operation_stage_at"} & set(changes):
+                changes[column] = dt.datetime.fromtimestamp(now, dt.UTC)
+            if step.do == "retired":
+                _retired(row, now)
             if step.problem:
-                changes["problems"] = [*_without(row, "upgrade_failed"), _upgrade_failed(step.problem, now)]
+                code = REMEDIES[row.operation][0]
+                changes["problems"] = [*_without(row, code), _failed(row.operation, step.problem, now)]
             same = Node.objects.filter(
                 pk=row.pk, wanted=row.wanted, operation=row.operation, operation_stage=row.operation_stage
             )
@@ -133,9 +146,9 @@ class NodeOffice:
             if view.lane is None or not step.do:
                 continue
             if step.do == "reboot":
-                view.lane.submit("reboot", _ask("reboot"))
+                view.lane.submit("reboot", _reboot(view.row.operation_boot_id))
             elif step.do == "retire":
-                view.lane.submit("retire", _ask("retire", RETIRE_LIMITS))
+                view.lane.submit("retire", _retire)
             elif step.do == "deliver":
                 self._deliver(view)
 
@@ -189,14 +202,18 @@ def _retired(row: Node, now: float) -> None:
     Node.objects.filter(pk=row.pk, wanted=Node.Wanted.RETIRED).update(retired_at=at, problems=[])
 
 
-def _ask(verb: str, limits: Limits | None = None) -> Work:
+def _reboot(boot_id: str) -> Work:
+    """End this boot: not the next one, should the box have restarted before its lane comes to it."""
+
     def work(_node: RemoteNode, client: StewardClient) -> None:
-        if limits is None:
-            client.ask(verb)
-        else:
-            client.ask(verb, limits=limits)
+        if not boot_id or client.ask("hello").get("boot_id") == boot_id:
+            client.ask("reboot")
 
     return work
+
+
+def _retire(_node: RemoteNode, client: StewardClient) -> None:
+    client.ask("retire", limits=RETIRE_LIMITS)
 
 
 def _prune(releases: list[str], models: list[str]) -> Work:
@@ -210,9 +227,9 @@ def _without(row: Node, code: str) -> list[dict[str, Any]]:
     return [one for one in row.problems if one.get("code") != code]
 
 
-def _upgrade_failed(message: str, now: float) -> dict[str, Any]:
-    remedy = "see its agents' logs; the other nodes keep what they have"
-    return {"code": "upgrade_failed", "message": message[:500], "remedy": remedy, "since": now}
+def _failed(operation: str, message: str, now: float) -> dict[str, Any]:
+    code, remedy = REMEDIES[operation]
+    return {"code": code, "message": message[:500], "remedy": remedy, "since": now}
 
 
 def _seconds(at: dt.datetime | None) -> float:

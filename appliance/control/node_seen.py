@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from provisioning.errors import printable
 from provisioning.facts.box import parse_hardware
 from provisioning.hostkeys import HostKey
 from provisioning.login import Address
@@ -165,4 +166,4 @@ def _object(given: object) -> Mapping[str, Any]:
 
 
 def _text(given: object) -> str:
-    return given[:_MAX_TEXT] if isinstance(given, str) else ""
+    return printable(given[:_MAX_TEXT]) if isinstance(given, str) else ""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import transaction
+
 from appliance.control.hands import NODE_ERRORS, NodeHands
 from appliance.control.lanes import Lanes
 from appliance.control.node_lane import NodeLane
@@ -21,7 +23,7 @@ from appliance.policies.node_care import NodeOrders, accepts, is_lost, stay_of
 
 LOCAL_HOST = "127.0.0.1"
 #: Problems that an operation left behind; the next operation, or people, take them away.
-KEPT_PROBLEMS = frozenset({"upgrade_failed"})
+KEPT_PROBLEMS = frozenset({"upgrade_failed", "reboot_failed"})
 _HARDWARE_EVERY_S = 600.0
 #: `seen_at` is written so often; a node counts as unreachable after 10 s.
 _SEEN_EVERY_S = 2.0
@@ -73,11 +75,16 @@ class NodeViews:
         self._lanes.keep(access_of(row) for row in rows if _is_reached(row))
         self._hands = {name: kept for name, kept in self._hands.items() if self._lanes.lane(name) is kept[0]}
         views = []
+        changed: dict[int, dict[str, Any]] = {}
         for row in rows:
             if row.is_local:
                 views.append(NodeView(row, self._local, None, None, _try_running(self._local)))
             else:
-                views.append(self._view(row, now))
+                views.append(self._try_view(row, now, changed))
+        if changed:
+            with transaction.atomic():
+                for pk, changes in changed.items():
+                    Node.objects.filter(pk=pk).update(**changes)
         return views
 
     def hands(self, name: str) -> NodeHands | None:
@@ -87,7 +94,16 @@ class NodeViews:
         kept = self._hands.get(name)
         return kept[1] if kept is not None else None
 
-    def _view(self, row: Node, now: float) -> NodeView:
+    def _try_view(self, row: Node, now: float, changed: dict[int, dict[str, Any]]) -> NodeView:
+        """What one node says must never end the tick of all: such a node is as one that is not seen."""
+        try:
+            return self._view(row, now, changed)
+        except Exception:
+            log.exception("node %s could not be looked at", row.name)
+            changed.pop(row.pk, None)
+            return NodeView(row, self.hands(row.name), self._lanes.lane(row.name), None, None)
+
+    def _view(self, row: Node, now: float, changed: dict[int, dict[str, Any]]) -> NodeView:
         lane = self._lanes.lane(row.name)
         if lane is None:
             return NodeView(row, None, None, None, None)
@@ -95,7 +111,9 @@ class NodeViews:
             self._hands[row.name] = (lane, self._hands_of(lane), now)
         _, hands, since = self._hands[row.name]
         seen = lane.observation()
-        keep_row(row, seen, lane.problems(), now)
+        changes = take_in(row, seen, lane.problems(), now)
+        if changes:
+            changed[row.pk] = changes
         running = _try_running(hands) if seen is not None else None
         return NodeView(row, hands, lane, seen, running, since)
 
@@ -134,15 +152,15 @@ def node_facts(view: NodeView, orders: NodeOrders, now: float) -> NodeFacts:
         name=row.name,
         ram_bytes=row.ram_bytes or None,
         cores=row.cores,
-        accepts=accepts(orders) and not is_lost(orders, now),
+        accepts=accepts(orders) and view.running is not None,
         stay=stay_of(orders),
         leaving_since=since.timestamp() if since is not None else None,
         lost=is_lost(orders, now),
     )
 
 
-def keep_row(row: Node, seen: Observation | None, problems: tuple[Problem, ...], now: float) -> None:
-    """Write what changed of a node's row; the row in hand is changed, too."""
+def take_in(row: Node, seen: Observation | None, problems: tuple[Problem, ...], now: float) -> dict[str, Any]:
+    """Change the row in hand as the node was seen; the columns that changed, which are not written here."""
     found = _with_since(row.problems, problems, now)
     changes: dict[str, Any] = {} if found == row.problems else {"problems": found}
     if seen is not None:
@@ -151,12 +169,12 @@ def keep_row(row: Node, seen: Observation | None, problems: tuple[Problem, ...],
             told["hardware"] = {**seen.hardware, "skew_s": round(seen.skew_s)}
         changes |= {name: value for name, value in told.items() if value and getattr(row, name) != value}
         at = dt.datetime.fromtimestamp(seen.at, dt.UTC)
-        if row.seen_at is None or (at - row.seen_at).total_seconds() >= _SEEN_EVERY_S:
+        # Of an earlier time, too: the clock may have been put back.
+        if row.seen_at is None or abs((at - row.seen_at).total_seconds()) >= _SEEN_EVERY_S:
             changes["seen_at"] = at
-    if changes:
-        for name, value in changes.items():
-            setattr(row, name, value)
-        Node.objects.filter(pk=row.pk).update(**changes)
+    for name, value in changes.items():
+        setattr(row, name, value)
+    return changes
 
 
 def _with_since(

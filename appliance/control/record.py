@@ -1,14 +1,13 @@
 """Writing a tick's outcome: one transaction, conditional on the lease's fencing number."""
 
 import datetime as dt
-from collections.abc import Iterable
 
 from django.db import transaction
 from django.db.models import Q
 
 from appliance.control import lease
 from appliance.control.rows import to_time, write_agents
-from appliance.models import Agent, Decision, Deployment, Revision
+from appliance.models import Agent, Decision, Deployment, Node, Revision
 from appliance.policies.actions import DeploymentPlan, Forget, Plan, Remove
 from appliance.policies.fleet import FleetSnapshot
 from appliance.publish import touch_routes
@@ -17,16 +16,13 @@ from appliance.publish import touch_routes
 KEPT_DECISIONS = 5000
 
 
-def record(
-    held: lease.Held, snapshot: FleetSnapshot, plan: Plan, created: Iterable[Agent], trigger: str
-) -> None:
+def record(held: lease.Held, snapshot: FleetSnapshot, plan: Plan, created: list[Agent], trigger: str) -> None:
     """Write everything that the plan decided. Raises LostLease, with nothing written."""
     with transaction.atomic():
         lease.confirm(held)
         generation = touch_routes().number if plan.routes_changed else None
         write_agents(snapshot.agents, plan.agents, generation)
-        for agent in created:
-            agent.save(force_insert=True)
+        _write_created(created)
         Agent.objects.filter(pk__in=[one.agent for one in plan.actions if isinstance(one, Forget)]).delete()
         before = {deployment.name: deployment for deployment in snapshot.deployments}
         for each in plan.deployments:
@@ -37,6 +33,15 @@ def record(
                 _write_proof(before[each.name].revision, snapshot.now)
         removed = [one.deployment for one in plan.actions if isinstance(one, Remove)]
         Deployment.objects.filter(name__in=removed, removing=True).delete()
+
+
+def _write_created(created: list[Agent]) -> None:
+    """Without those whose node was retired meanwhile: they leave the list, too."""
+    nodes = {agent.node_id for agent in created}
+    gone = set(Node.objects.filter(pk__in=nodes, retired_at__isnull=False).values_list("pk", flat=True))
+    created[:] = [agent for agent in created if agent.node_id not in gone]
+    for agent in created:
+        agent.save(force_insert=True)
 
 
 def worth_a_row(plan: DeploymentPlan, kind_before: str) -> bool:

@@ -256,7 +256,10 @@ class Loop:
 
     def _restart(self, action: Start, now: float) -> dict[str, object]:
         """Start again; with new files where the old are gone, or port, certificate or release will not do."""
-        agent = Agent.objects.select_related("deployment", "revision__model", "node").get(pk=action.agent)
+        rows = Agent.objects.select_related("deployment", "revision__model", "node")
+        agent = rows.filter(pk=action.agent).first()
+        if agent is None:  # its node was retired by force this very moment
+            return {}
         changes: dict[str, object] = {}
         at = dt.datetime.fromtimestamp(now, dt.UTC)
         try:

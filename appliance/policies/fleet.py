@@ -146,6 +146,14 @@ class FleetSnapshot:
         """The agent's process id, None where it does not run or nobody can tell."""
         return (self.running.get(agent.node) or {}).get(agent.id)
 
+    def is_lost(self, agent: AgentFacts) -> bool:
+        """Whether its node was not seen for so long that it counts as gone, unless gateways see it serve."""
+        node = self.node(agent.node)
+        if node is None or not node.lost:
+            return False
+        link = self.link(agent)
+        return link is None or link.state not in ("ready", "parked")
+
     def link(self, agent: AgentFacts) -> Link | None:
         """How gateways see an agent since it was started last; None where no fresh one knows it."""
         since = agent.started_at or 0.0

@@ -2,7 +2,9 @@
 
 An order goes through stages, kept in the node's row, so that a killed loop goes on where it was:
 
-- reboot: '' (its turn comes at once) -> resting (agents leave service and end) -> rebooting -> done
+- reboot: '' (its turn comes at once) -> resting (agents leave service and end) -> rebooting -> done,
+  or failed where the machine goes on as if nothing had been said
+- retire: '' (agents leave for good) -> removing (the box is told to forget us) -> done
 - upgrade: '' (the release is brought) -> resting -> proving (agents run the new release) -> done, or
   reverting (agents rest again, the old release comes back) -> failed
 
@@ -18,12 +20,16 @@ from appliance.policies.fleet import AgentFacts, Stay
 LOST_AFTER_S = 10.0
 #: A reboot that did not happen is asked for again.
 ASK_AGAIN_S = 60.0
+#: A machine that was told to reboot, and goes on for so long after the order, does not.
+REBOOT_S = 900.0
 #: A node that is away so long in the middle of its upgrade gives up its turn.
 AWAY_S = 600.0
 #: Agents of a new release must be ready within this time.
 PROVE_S = 120.0
 #: Runs that fail in a row before a new release counts as bad.
 PROVE_ATTEMPTS = 3
+#: What is said of a node that keeps what it has, since another's upgrade failed.
+CALLED_OFF = "not upgraded: another node's upgrade failed"
 #: Problems with which a node takes no new agents.
 BLOCKING = frozenset(
     {"disk_full", "clock_off", "python_missing", "python_too_old", "steward_missing", "host_key_changed"}
@@ -96,33 +102,37 @@ def accepts(node: NodeOrders) -> bool:
 
 
 def plan_care(nodes: Iterable[NodeOrders], agents: Iterable[AgentFacts], now: float) -> list[NodeStep]:
-    """The next step of every node that has one."""
-    every = list(agents)
+    """The next step of every node that has one.
+
+    One node is out at a time, for reboots and upgrades together; one that is away for long gives up its turn.
+    Of nodes that are to be upgraded those with agents come first: only agents prove a release.
+    """
     known = list(nodes)
-    steps = []
-    turn_taken = any(node.operation == "upgrade" and node.stage for node in known)
-    waiting = sorted(
-        (node for node in known if node.operation == "upgrade" and not node.stage),
-        key=lambda node: (node.ordered_at, node.name),
-    )
-    for node in known:
-        own = [agent for agent in every if agent.node == node.name]
-        if node.wanted == "retired":
-            step = _retire(node, own)
-        elif node.operation == "reboot":
-            step = _reboot(node, own, now)
-        elif node.operation == "upgrade" and node.stage:
-            step = _upgrade(node, own, now)
-        else:
-            continue
-        if step is not None:
-            steps.append(step)
-    for node in waiting:
-        step = _begin_upgrade(node, now, my_turn=not turn_taken)
-        if step is not None:
-            steps.append(step)
-            turn_taken = turn_taken or step.changes.get("operation_stage") == "resting"
-    return _call_off(steps, waiting) if any(step.problem for step in steps) else steps
+    own: dict[str, list[AgentFacts]] = {node.name: [] for node in known}
+    for agent in agents:
+        own.setdefault(agent.node, []).append(agent)
+    steps = [_go_on(node, own[node.name], now) for node in known]
+    turn_taken = any(node.operation and node.stage and now - node.stage_at <= AWAY_S for node in known)
+    waiting = [node for node in known if node.operation and not node.stage and node.wanted != "retired"]
+    for node in sorted(waiting, key=lambda one: (not own[one.name], one.ordered_at, one.name)):
+        begin = _begin_reboot if node.operation == "reboot" else _begin_upgrade
+        step = begin(node, now, my_turn=not turn_taken)
+        steps.append(step)
+        turn_taken = turn_taken or (step is not None and step.changes.get("operation_stage") == "resting")
+    taken = [step for step in steps if step is not None]
+    upgrades = {node.name for node in known if node.operation == "upgrade"}
+    if any(step.problem and step.node in upgrades for step in taken):
+        return _call_off(taken, [node for node in waiting if node.operation == "upgrade"])
+    return taken
+
+
+def _go_on(node: NodeOrders, own: list[AgentFacts], now: float) -> NodeStep | None:
+    """The next step of an order whose turn has come."""
+    if node.wanted == "retired":
+        return _retire(node, own, now)
+    if not node.stage:
+        return None
+    return _reboot(node, own, now) if node.operation == "reboot" else _upgrade(node, own, now)
 
 
 def _call_off(steps: Iterable[NodeStep], waiting: Iterable[NodeOrders]) -> list[NodeStep]:
@@ -130,14 +140,20 @@ def _call_off(steps: Iterable[NodeStep], waiting: Iterable[NodeOrders]) -> list[
     names = {node.name for node in waiting}
     kept = [step for step in steps if step.problem or step.node not in names]
     failed = {step.node for step in kept}
-    words = "not upgraded: another node's upgrade failed"
-    return kept + [NodeStep(name, "", {"operation": ""}, words) for name in sorted(names - failed)]
+    return kept + [NodeStep(name, "", {"operation": ""}, CALLED_OFF) for name in sorted(names - failed)]
 
 
-def _retire(node: NodeOrders, own: list[AgentFacts]) -> NodeStep | None:
-    if own or is_unseen(node):
+def _retire(node: NodeOrders, own: list[AgentFacts], now: float) -> NodeStep | None:
+    if own:
         return None
-    return NodeStep(node.name, "retire", {}, "take everything of ours off the box")
+    if node.stage == "removing" and "key_refused" in node.problems:
+        # What lets us in goes last: it is done, and only the answer was lost.
+        return NodeStep(node.name, "retired", {}, "")
+    if is_unseen(node):
+        return None
+    if node.stage == "removing":
+        return NodeStep(node.name, "retire", {}, "")
+    return _to_stage(node, "removing", now, "take everything of ours off the box", do="retire")
 
 
 def is_unseen(node: NodeOrders) -> bool:
@@ -152,15 +168,28 @@ def _all_rest(node: NodeOrders, own: list[AgentFacts]) -> bool:
     return not node.runs and all(agent.wanted != "warm" and agent.state == "stopped" for agent in own)
 
 
-def _reboot(node: NodeOrders, own: list[AgentFacts], now: float) -> NodeStep | None:
-    rebooted = bool(node.boot_id) and node.boot_id != node.ordered_boot_id
-    if rebooted and node.runs is not None and node.stage in ("", "resting", "rebooting"):
+def _has_rebooted(node: NodeOrders) -> bool:
+    return bool(node.boot_id) and node.boot_id != node.ordered_boot_id and not is_unseen(node)
+
+
+def _begin_reboot(node: NodeOrders, now: float, *, my_turn: bool) -> NodeStep | None:
+    if _has_rebooted(node):
         return _finished(node, now, "rebooted")
-    if not node.stage:
-        return _to_stage(node, "resting", now, "agents leave service for a reboot")
+    if not my_turn or is_unseen(node):
+        return None
+    return _to_stage(node, "resting", now, "agents leave service for a reboot", operation_at=now)
+
+
+def _reboot(node: NodeOrders, own: list[AgentFacts], now: float) -> NodeStep | None:
+    if _has_rebooted(node):
+        return _finished(node, now, "rebooted")
     if node.stage == "resting" and _all_rest(node, own):
         return _to_stage(node, "rebooting", now, "reboot", do="reboot")
     if node.stage == "rebooting" and node.runs is not None and now - node.stage_at > ASK_AGAIN_S:
+        if now - node.ordered_at > REBOOT_S:
+            done = _finished(node, now, "not rebooted")
+            why = "it was told to reboot and goes on as before"
+            return NodeStep(done.node, "", done.changes, done.words, problem=why)
         return _to_stage(node, "rebooting", now, "reboot, asked again", do="reboot")
     return None
 
@@ -191,10 +220,11 @@ def _upgrade(node: NodeOrders, own: list[AgentFacts], now: float) -> NodeStep | 
     if node.stage == "resting" and _all_rest(node, own):
         return _to_stage(node, "proving", now, "agents start with the new release", **swap)
     if node.stage == "proving":
-        why = _bad_release(own, now - node.stage_at)
+        kept = [agent for agent in own if agent.wanted == "warm"]  # others leave, whatever they run
+        why = _bad_release(kept, now - node.stage_at)
         if why:
             return _to_stage(node, "reverting", now, f"back to the release before: {why}")
-        if node.runs is not None and all(agent.state in ("ready", "parked") for agent in own):
+        if node.runs is not None and all(agent.state in ("ready", "parked") for agent in kept):
             return _finished(node, now, "upgraded")
     if node.stage == "reverting" and _all_rest(node, own):
         why = "agents did not become ready with the new release; it has its old one again"

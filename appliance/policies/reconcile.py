@@ -106,9 +106,9 @@ class _Turn:
         )
         decision = self._decide(removing_at, proven=proven)
         self._call_back()
-        placed = deployment.removing or self._create_missing(decision.replicas, spaces)
+        short = 0 if deployment.removing else self._create_missing(decision.replicas, spaces)
         if not self._waits_for_queue(removing_at):
-            self._drain_surplus(decision.replicas, room_elsewhere=placed)
+            self._drain_surplus(decision.replicas, short)
         self._mend()
         self._let_go()
         if deployment.removing and not self.agents:
@@ -164,6 +164,8 @@ class _Turn:
 
     def _call_back(self) -> None:
         """Agents that rested while their node was worked on serve again, once it is done."""
+        if self.deployment.removing:
+            return
         for agent in self._those(lambda one: one.wanted == "resting" and one.state == "stopped"):
             node = self.snapshot.node(agent.node)
             if node is not None and node.stay == "stay" and not node.lost and self.snapshot.can_tell(agent):
@@ -174,10 +176,11 @@ class _Turn:
                 self._put(back)
                 self.did.append(f"call {agent.id} back: node {agent.node} is done")
 
-    def _drain_surplus(self, target: int, *, room_elsewhere: bool) -> None:
+    def _drain_surplus(self, target: int, short: int) -> None:
         """Drain what is too much: of the settled agents, then of others as settled ones are ready.
 
-        Others are those of an older revision, and those on a node that they are to leave.
+        Others are those of an older revision, and those on a node that they are to leave; for `short` of
+        these no room was found elsewhere.
         """
         settled = self._settled()
         coming_back = [one for one in settled if one.away_at is not None]
@@ -190,15 +193,16 @@ class _Turn:
             len(settled) - len(coming_back) - target,
             "more than wanted",
         )
+        self._drain(coming_back, len(coming_back) - target, "more than wanted")
         keep = max(0, target - ready)
         self._drain(old, len(old) - keep, "of an older revision")
-        keep = max(0, keep - len(old))
+        keep = max(0, keep - len(old) - short)
         if self.deployment.removing:
-            lost = [one for one in self._warm() if self._is_lost(one)]
+            lost = [one for one in self._warm() if self.snapshot.is_lost(one)]
             self._drain(lost, len(lost), "the deployment is being removed")
-        for agent in going:
+        for agent in sorted(going, key=lambda one: one.state != "ready"):
             waited_long = self.snapshot.now - self._leaving_since(agent) > REPLACEMENT_S
-            if waited_long or not room_elsewhere or keep == 0:
+            if waited_long or keep == 0:
                 self._drain([agent], 1, f"node {agent.node} is to be empty")
             else:
                 keep -= 1
@@ -223,25 +227,25 @@ class _Turn:
             )
             self.did.append(f"drain {agent.id}: {why}")
 
-    def _create_missing(self, target: int, spaces: _Spaces) -> bool:
-        """Create what is missing; whether there was room for all of it."""
+    def _create_missing(self, target: int, spaces: _Spaces) -> int:
+        """Create what is missing; for how many there was no room."""
         revision = self.deployment.revision
         if revision is None:
             self.problem = "it has no revision: deploy it again"
-            return False
+            return target
         new = self._settled()
         missing = target - len(new)
         if any(agent.revision != revision for agent in self._warm()):
             # One more than is proven: the first new agent is ready before a second comes, or an old one goes.
             missing = min(missing, 1 + sum(agent.state == "ready" for agent in new) - len(new))
-        for _ in range(max(0, missing)):
+        for number in range(max(0, missing)):
             node = spaces.place(self.deployment.model_bytes)
             if isinstance(node, Refusal):
                 self.problem = node.reason
-                return False
+                return missing - number
             self.actions.append(Create(self.deployment.name, revision, node))
             self.did.append(f"create an agent on {node}")
-        return True
+        return 0
 
     # Mend what should run.
 
@@ -284,12 +288,12 @@ class _Turn:
     # Let go what leaves.
 
     def _let_go(self) -> None:
-        for agent in self._those(lambda one: one.wanted == "resting" and self._stay(one) == "leave"):
+        for agent in self._those(lambda one: one.wanted == "resting" and self._is_given_up(one)):
             self._put(replace(agent, wanted="draining" if agent.away_at is None else "stopped"))
         for agent in self._those(lambda one: one.wanted != "warm"):
             if agent.wanted == "resting":
                 self._let_rest(agent)
-            elif agent.state == "stopped":
+            elif agent.state == "stopped" or self._is_out_of_reach(agent):
                 self.actions.append(Forget(agent.id, agent.node))
                 self.agents.remove(agent)
             elif agent.wanted == "draining" and self._may_stop(agent):
@@ -299,6 +303,15 @@ class _Turn:
             elif agent.wanted == "stopped" and self._waited_s(agent) > self._longest_s():
                 self.actions.append(Stop(agent.id, agent.node, kill=True))
                 self.did.append(f"end {agent.id}: it did not end by itself")
+
+    def _is_given_up(self, agent: AgentFacts) -> bool:
+        """Whether nobody waits for a resting agent to come back."""
+        return self.deployment.removing or self._stay(agent) == "leave"
+
+    def _is_out_of_reach(self, agent: AgentFacts) -> bool:
+        """Whether it is out of the routes on a lost node: should it still run there, it ends as an orphan."""
+        late = self._waited_s(agent) > self._longest_s()
+        return agent.wanted == "stopped" and self.snapshot.is_lost(agent) and late
 
     def _let_rest(self, agent: AgentFacts) -> None:
         """Told to end once; `away_at` says since when."""
@@ -343,20 +356,17 @@ class _Turn:
             for agent in self._warm()
             if agent.revision == self.deployment.revision
             and self._stay(agent) == "stay"
-            and not self._is_lost(agent)
+            and not self.snapshot.is_lost(agent)
         ]
 
     def _stay(self, agent: AgentFacts) -> str:
         node = self.snapshot.node(agent.node)
         return node.stay if node is not None else "stay"
 
-    def _is_lost(self, agent: AgentFacts) -> bool:
-        node = self.snapshot.node(agent.node)
-        return node is not None and node.lost
-
     def _rests(self, agent: AgentFacts) -> bool:
-        """Whether it comes back to its node: not one of an older revision."""
-        return self._stay(agent) == "rest" and agent.revision == self.deployment.revision
+        """Whether it comes back to its node: not one of an older revision, or of what is removed."""
+        wanted = agent.revision == self.deployment.revision and not self.deployment.removing
+        return wanted and self._stay(agent) == "rest"
 
     def _leaving_since(self, agent: AgentFacts) -> float:
         node = self.snapshot.node(agent.node)

@@ -84,8 +84,7 @@ def describe_exit(ended: Exit | None) -> str:
 
 def _out_of_sight(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
     """Nothing can be told of it; once its node counts as lost it serves nobody until it is seen again."""
-    node = snapshot.node(agent.node)
-    if node is None or not node.lost or agent.wanted not in ("warm", "parked"):
+    if not snapshot.is_lost(agent) or agent.wanted not in ("warm", "parked"):
         return agent
     return replace(
         agent,
@@ -98,6 +97,8 @@ def _out_of_sight(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
 
 
 def _gone(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
+    if agent.wanted in LEAVING and agent.id in snapshot.in_hand and agent.state != "stopped":
+        return replace(agent, state="draining", pid=None)  # on its way: that is broken off first
     if agent.wanted in LEAVING:
         return replace(agent, state="stopped", pid=None, unready_at=None)
     if agent.id in snapshot.in_hand:

@@ -3,6 +3,7 @@
 from provisioning.commands.places import (
     ACCOUNT,
     AGENT_ACCOUNT,
+    AGENT_HOME,
     AUTHORIZED_KEYS,
     FORCED_COMMAND,
     HOME,
@@ -31,7 +32,7 @@ def mend_account() -> str:
 def create_agent_account() -> str:
     """The account that agents run in: nobody logs in to it, and it owns nothing."""
     return quote(
-        "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
+        "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", AGENT_HOME,
         "--shell", "/usr/sbin/nologin", AGENT_ACCOUNT,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ HOME = str(_PLACES.home)
 STEWARD = str(_PLACES.program)
 SUDO_RULE = str(_PLACES.sudo_rule)
 AUTHORIZED_KEYS = f"{HOME}/.ssh/authorized_keys"
+AGENT_HOME = "/nonexistent"
 FILES = (STEWARD, SUDO_RULE, AUTHORIZED_KEYS)
 #: What the appliance's key is bound to.
 FORCED_COMMAND = f"sudo -n {STEWARD}"
@@ -18,6 +19,7 @@ MADE = str(_PLACES.made)
 __all__ = [
     "ACCOUNT",
     "AGENT_ACCOUNT",
+    "AGENT_HOME",
     "AUTHORIZED_KEYS",
     "FILES",
     "FORCED_COMMAND",

@@ -1,7 +1,7 @@
 """Becoming root on a box: as root already, through sudo, or through sudo with a password."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from provisioning.errors import NodeError, NoSudo, SudoMissing, SudoNeedsPassword
 from provisioning.transport import Secret, quote
@@ -14,6 +14,9 @@ class Root:
     way: Literal["root", "sudo", "sudo_password"]
     password: Secret | None = None
 
+
+_BEGIN: Final = "@@millwright:begin"
+_FROM_BEGIN: Final = f'line=; until [ "$line" = {_BEGIN} ]; do IFS= read -r line || exit 97; done; '
 
 #: Says who logged in, where sudo is, and whether it asks for a password.
 WHO = "id -u; id -un; command -v sudo || echo -; sudo -n true </dev/null >/dev/null 2>&1; echo $?"
@@ -32,15 +35,16 @@ def try_password() -> str:
 def as_root(root: Root, command: str) -> tuple[str, bytes]:
     """The command line that runs `command` as root, and what to send before its own input.
 
-    `-k` makes sudo read the password even where it remembers one, so that it never reaches the command.
+    `-k` makes sudo read the password even where it remembers one. Where it asks for none for this command
+    after all, the shell drops the line: a password must never become part of what is written on the box.
     """
     if root.way == "root":
         return quote("sh", "-c", command), b""
     if root.way == "sudo":
         return quote("sudo", "-n", "--", "sh", "-c", command), b""
     assert root.password is not None
-    line = quote("sudo", "-S", "-k", "-p", "", "--", "sh", "-c", command)
-    return line, root.password.reveal().encode() + b"\n"
+    line = quote("sudo", "-S", "-k", "-p", "", "--", "sh", "-c", _FROM_BEGIN + command)
+    return line, f"{root.password.reveal()}\n{_BEGIN}\n".encode()
 
 
 def choose_root(told: str, password: Secret | None) -> Root:

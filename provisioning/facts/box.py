@@ -1,13 +1,24 @@
 """What first contact learns of a box: the answer to `commands/probe.py`, parsed."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from provisioning.commands.probe import MARK
+from provisioning.errors import printable
 from provisioning.facts.cpu import parse_cpu
 from provisioning.facts.hardware import Hardware
-from provisioning.facts.memory import parse_ram_bytes
+from provisioning.facts.memory import AMOUNT, parse_ram_bytes
 from provisioning.facts.operating_system import parse_os_name
+
+_MAX_CORES: Final = 8192
+_MAX_FLAGS: Final = 1000
+_MAX_FLAG: Final = 40
+_MAX_TEXT: Final = 200
+_PYTHON: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){1,2}[a-z0-9+]{0,16}")
+_CLOCK: Final = re.compile(r"[0-9]{1,12}(\.[0-9]*)?")
+_VERSION: Final = re.compile(r"glibc ([0-9]{1,3})\.([0-9]{1,3})(\..*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +32,11 @@ class FileFact:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A line of the password file."""
+    """A line of the password file; `number` is -1 where it is none."""
 
     home: str
     shell: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +76,25 @@ def parse_box(text: str) -> BoxFacts:
 
 
 def parse_hardware(sections: Mapping[str, str], python: str) -> Hardware:
-    """The machine, from texts named cpuinfo, meminfo, os_release and arch."""
+    """The machine, from texts named cpuinfo, meminfo, os_release and arch: untrusted, so bounded here."""
     cpu = parse_cpu(sections["cpuinfo"])
     return Hardware(
-        cores_physical=cpu.cores_physical,
-        cores_logical=cpu.cores_logical,
+        cores_physical=min(cpu.cores_physical, _MAX_CORES),
+        cores_logical=min(cpu.cores_logical, _MAX_CORES),
         ram_bytes=parse_ram_bytes(sections["meminfo"]),
-        cpu_model=cpu.model,
-        flags=cpu.flags,
-        arch=sections["arch"].strip(),
-        os=parse_os_name(sections["os_release"]),
-        python=python,
-        cores_first_threads=cpu.first_threads,
+        cpu_model=_text(cpu.model),
+        flags=tuple(_text(flag[:_MAX_FLAG]) for flag in cpu.flags[:_MAX_FLAGS]),
+        arch=_text(sections["arch"].strip()),
+        os=_text(parse_os_name(sections["os_release"])),
+        python=python if _PYTHON.fullmatch(python) else "",
+        cores_first_threads=cpu.first_threads[:_MAX_CORES],
     )
 
 
 def parse_libc(text: str) -> tuple[int, int] | None:
     """(2, 36) of `glibc 2.36`; None for any other C library."""
-    name, _, version = text.strip().partition(" ")
-    parts = version.split(".")
-    if name != "glibc" or len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()):
-        return None
-    return int(parts[0]), int(parts[1])
+    found = _VERSION.fullmatch(text.strip())
+    return (int(found[1]), int(found[2])) if found else None
 
 
 class _Sections(dict[str, str]):
@@ -104,19 +113,24 @@ def _sections(text: str) -> _Sections:
 def _parse_free(text: str) -> int | None:
     """Fourth column of `df -Pk`."""
     words = text.split()
-    return int(words[3]) * 1024 if len(words) >= 6 and words[3].isdigit() else None
+    return int(words[3]) * 1024 if len(words) >= 6 and AMOUNT.fullmatch(words[3]) else None
 
 
 def _parse_clock(text: str) -> float | None:
-    try:
-        return float(text.strip())
-    except ValueError:
-        return None
+    return float(text) if _CLOCK.fullmatch(text.strip()) else None
+
+
+def _text(text: str) -> str:
+    return printable(text[:_MAX_TEXT])
 
 
 def _parse_accounts(text: str) -> dict[str, Account]:
     rows = (line.split(":") for line in text.splitlines())
-    return {row[0]: Account(row[5], row[6]) for row in rows if len(row) == 7}
+    return {
+        row[0]: Account(row[5], row[6], int(row[2]) if AMOUNT.fullmatch(row[2]) else -1)
+        for row in rows
+        if len(row) == 7
+    }
 
 
 def _parse_files(text: str) -> dict[str, FileFact]:

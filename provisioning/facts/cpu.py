@@ -1,9 +1,12 @@
 """What `/proc/cpuinfo` says of the processor, on x86 and on Arm."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 SOURCE = "/proc/cpuinfo"
+_NUMBER: Final = re.compile(r"[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ def parse_cpu(text: str) -> Cpu:
 def _first_threads(processors: Iterable[dict[str, str]]) -> tuple[int, ...]:
     found: dict[tuple[str | None, str], int] = {}
     for block in processors:
-        if not block["processor"].isdecimal():
+        if not _NUMBER.fullmatch(block["processor"]):
             return ()
         number = int(block["processor"])
         core = (block.get("physical id"), block["core id"])

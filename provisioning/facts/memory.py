@@ -1,6 +1,11 @@
 """How much memory `/proc/meminfo` says there is."""
 
+import re
+from typing import Final
+
 SOURCE = "/proc/meminfo"
+#: A number as machines say it: none that a row could not keep.
+AMOUNT: Final = re.compile(r"[0-9]{1,15}")
 
 
 def parse_ram_bytes(text: str) -> int:
@@ -8,6 +13,6 @@ def parse_ram_bytes(text: str) -> int:
     for line in text.splitlines():
         name, _, value = line.partition(":")
         words = value.split()
-        if name == "MemTotal" and len(words) == 2 and words[0].isdigit() and words[1] == "kB":
+        if name == "MemTotal" and len(words) == 2 and AMOUNT.fullmatch(words[0]) and words[1] == "kB":
             return int(words[0]) * 1024
     return 0

@@ -3,6 +3,7 @@
 import errno
 import os
 import pwd
+import resource
 import signal
 import sys
 import syslog
@@ -24,6 +25,8 @@ from .system import System
 
 #: A caller that sends nothing for so long has gone; what it held is then free for its next try.
 IDLE_S: Final = 15
+#: Files pass through in pieces, and requests are short: this is plenty.
+MEMORY_BYTES: Final = 512 * 1024 * 1024
 
 
 class Steward:
@@ -126,6 +129,8 @@ def main() -> int:
     """Serve one request of standard input, as root, with the places that are built in."""
     os.umask(0o022)
     os.chdir("/")
+    # Whatever an archive says of itself, it ends this program, not the machine's other ones.
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     syslog.openlog("millwright-steward")
     answers = Answers(sys.stdout.buffer)
     if len(sys.argv) > 1 or os.geteuid() != 0:

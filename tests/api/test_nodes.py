@@ -90,7 +90,7 @@ def test_an_order_against_the_state_is_a_conflict(ask, rows):
     ask("POST", "/api/nodes/box-1/reboot")
     status, document, _ = ask("POST", "/api/nodes/box-1/upgrade")
     assert (status, document["error"]["code"]) == (409, "conflict")
-    assert "reboot under way" in document["error"]["message"]
+    assert "not done with its reboot" in document["error"]["message"]
     assert ask("POST", "/api/nodes/local/reboot")[0] == 409
     assert ask("DELETE", "/api/nodes/local")[0] == 409
 

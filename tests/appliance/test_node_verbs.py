@@ -14,7 +14,7 @@ from appliance.errors import VerbError
 from appliance.management.base import ApplianceCommand
 from appliance.management.commands import collect_runtime
 from appliance.management.node_commands import NodeCommand
-from appliance.models import Agent, AuditEvent, Enrolment, Node, RouteState
+from appliance.models import Agent, AuditEvent, Enrolment, Node, RemoteStep, RouteState
 from appliance.node_attributes import check_attributes, default_name
 from appliance.nodes import (
     cordon_node,
@@ -247,6 +247,23 @@ def test_upgrade_names_what_failed(box, worker, capsys):
     with pytest.raises(CommandError, match="one of the two") as refused:
         call_command("upgrade_node")
     assert refused.value.returncode == 2
+
+
+def test_what_was_called_off_or_retired_is_not_done(box, worker):
+    """An order that ended without its work is a failed command."""
+    words = "not upgraded: another node's upgrade failed"
+    worker.append(lambda: RemoteStep.objects.create(node=box, step=words, outcome="done"))
+    worker.append(lambda: Node.objects.update(operation=""))
+    with pytest.raises(CommandError, match="box-1: not upgraded: another node's upgrade failed; order"):
+        call_command("upgrade_node", "box-1")
+    worker[:] = [lambda: Node.objects.filter(name="box-1").update(operation="", problems=[deaf])]
+    deaf = {"code": "reboot_failed", "message": "it goes on as before", "remedy": "see its log"}
+    with pytest.raises(CommandError, match="box-1: it goes on as before; see its log"):
+        call_command("reboot_node", "box-1")
+    worker[:] = [lambda: retire_node("box-1", actor="test")]
+    with pytest.raises(CommandError, match="node 'box-1' was retired meanwhile"):
+        call_command("reboot_node", "box-1")
+    assert Node.objects.get(name="box-1").problems == []
 
 
 def test_retire_waits_until_the_box_is_clean(box, worker, capsys):

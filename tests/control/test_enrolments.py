@@ -318,6 +318,8 @@ def test_node_whose_runtime_is_missing_gets_it_without_a_credential(boxes):
         ({"address": "local.example"}, "would be called 'local'"),
         ({"address": "no such host"}, "a host name or an IP address is"),
         ({"address": "10.0.0.999"}, "a host name or an IP address is"),
+        ({"address": "fe80::1%\x1b[2J"}, "a host name or an IP address is"),
+        ({"address": "fe80::1%" + "e" * 17}, "a host name or an IP address is"),
         ({"address": "10.0.0.3", "name": "No"}, "is no name"),
         ({"address": "10.0.0.3", "port": 0}, "a number from 1 to 65535"),
         ({"address": "10.0.0.3", "user": "a b"}, "user 'a b' is not accepted"),

@@ -111,6 +111,20 @@ def test_a_nonsense_status_shows_no_agents(told):
     assert dict(parse_agents(told)) == {}
 
 
+def test_a_strange_version_ends_nobodys_look():
+    """A digit that is none would end the loop of all nodes; it is no version."""
+    hardware = parse_facts({"python": "3.\u00b2", "disk_bytes": True, "disk_free_bytes": ["x"]})
+    assert {name: hardware.get(name) for name in ("python", "disk_bytes", "disk_free_bytes")} == {
+        "python": "", "disk_bytes": None, "disk_free_bytes": None,
+    }  # fmt: skip
+    assert find_problems(seen(hardware=hardware), None, "s", "h", 0.0) == ()
+
+
+def test_texts_of_a_node_hold_nothing_that_a_terminal_obeys():
+    """Blanks stand for control characters."""
+    assert parse_hello({"boot_id": "\x1b[2Jb", "steward": "s\n"}, 0.0).boot_id == " [2Jb"
+
+
 def test_agents_are_read_as_systemd_shows_them():
     """States, process ids, exit codes, and minus the signal for those that were killed."""
     told = {

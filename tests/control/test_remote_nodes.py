@@ -1,6 +1,7 @@
 """The loop with nodes over SSH: what it learns of them, brings to them, and does with people's orders."""
 
 import datetime as dt
+from types import SimpleNamespace
 
 import pytest
 from control_builders import add_model
@@ -198,6 +199,47 @@ def test_a_delivery_that_fails_again_and_again(stage, far, releases):
     assert RemoteStep.objects.filter(node=far.row, outcome="failed").count() >= 5
 
 
+def test_a_node_that_is_away_fails_no_delivery(stage, far, releases):
+    """What does not get there since the box restarts is tried again once it is back."""
+    upgrade_nodes(["far"], actor="test")
+    far.found = ("unreachable",)
+    for _ in range(8):
+        far.ended(f"release:{NEW}", "it cannot be reached")
+        tick(stage, far)
+    assert (far.fresh().operation, far.codes) == ("upgrade", ["unreachable"])
+
+
+def test_a_late_reboot_ends_no_other_boot(stage, far):
+    """An order that a lane comes to after the box has restarted by itself is left."""
+    works, asked = [], []
+    far.submit = lambda name, work, **given: works.append(work)
+    reboot_node("far", actor="test")
+    tick(stage, far, times=2)
+    for boot in ("boot-2", "boot-1"):
+        client = SimpleNamespace(ask=lambda verb, boot=boot: asked.append(verb) or {"boot_id": boot})
+        works[-1](None, client)
+    assert asked == ["hello", "hello", "reboot"]
+
+
+def test_an_agent_for_a_node_that_is_retired_by_force(stage, far):
+    """A node that goes while a tick is under way gets no agent; another does in the next."""
+    second = PlayedNode(stage, "second")
+    deploy_tiny()
+    install = {node.name: node.install for node in (far, second)}
+
+    def and_retire(spec, now):
+        name = spec.host.partition(".")[0]
+        if not Node.objects.filter(retired_at__isnull=False).exists():
+            retire_node(name, force=True, actor="test")
+        return install[name](spec, now)
+
+    far.install = second.install = and_retire
+    tick(stage, far, second)
+    assert stage.agents() == []
+    tick(stage, far, second)
+    assert stage.agent().node.retired_at is None
+
+
 def test_drain_and_back(stage, far):
     """A drained node is empty; uncordoned it takes agents again."""
     second = PlayedNode(stage, "second")
@@ -260,6 +302,15 @@ def test_a_worker_that_was_away_takes_no_node_for_lost(stage, far):
     assert [agent.id for agent in stage.agents()] == [first.id]
     tick(stage, far, second, times=3)
     assert stage.agent().away_at is not None
+
+
+def test_one_node_that_breaks_the_look_ends_no_tick(stage, far, monkeypatch):
+    """Whatever a node says, the others are looked after."""
+    second = PlayedNode(stage, "second")
+    monkeypatch.setattr(far, "problems", lambda: 1 / 0)
+    deploy_tiny()
+    tick(stage, far, second, times=2)
+    assert (stage.agent().node.name, stage.agent().state) == ("second", "ready")
 
 
 def test_a_certificate_that_ran_out_while_asleep(stage, far):

@@ -151,8 +151,10 @@ def test_what_a_node_says_is_escaped(viewer, remote, steward):
 @pytest.mark.parametrize("answer", [{}, {"lines": "text"}, {"lines": None}])
 def test_answers_without_sense_are_empty(remote, steward, answer):
     """A node that does not answer as it should gives an empty log and no unit."""
-    steward.logs, steward.status, steward.facts = answer, {"agents": ["x"]}, {}
-    assert read_agent(remote) == AgentLog((), None)
+    steward.logs, steward.facts = answer, {}
+    for agents in (["x"], {"minilm-aaaaaa": 5}, {"minilm-aaaaaa": {"unit": [1]}}):
+        steward.status = {"agents": agents}
+        assert read_agent(remote) == AgentLog((), None)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from appliance.policies.node_care import (
     AWAY_S,
     LOST_AFTER_S,
     PROVE_S,
+    REBOOT_S,
     NodeOrders,
     NodeStep,
     accepts,
@@ -114,10 +115,19 @@ class TestReboot:
 
     def test_is_asked_again(self):
         """A machine that goes on as if nothing had been said is told again after a minute."""
-        waiting = rebooting("rebooting", stage_at=NOW - ASK_AGAIN_S)
+        waiting = rebooting("rebooting", stage_at=NOW - ASK_AGAIN_S, ordered_at=NOW - 100)
         assert plan_care([waiting], [], NOW) == []
         assert only(plan_care([waiting], [], NOW + 1)).do == "reboot"
         assert plan_care([replace(waiting, runs=None)], [], NOW + 1) == []
+
+    def test_gives_up(self):
+        """A machine that cannot be brought to reboot is given back to its agents, with a problem."""
+        deaf = rebooting("rebooting", stage_at=NOW - ASK_AGAIN_S - 1, ordered_at=NOW - REBOOT_S - 1)
+        waiting = upgrading("two", delivered=False)
+        step, other = plan_care([deaf, waiting], [], NOW)
+        assert (step.do, step.changes["operation"], step.changes["operation_stage"]) == ("", "", "")
+        assert step.problem
+        assert other.do == "deliver"
 
 
 class TestUpgrade:
@@ -180,6 +190,13 @@ class TestUpgrade:
         assert gone.problem
         assert other.changes == {"operation": ""}
 
+    def test_those_that_leave_prove_nothing(self):
+        """An agent that takes long to leave does not make a release a bad one."""
+        proving = upgrading(stage="proving", release=NEW, next_release=OLD, stage_at=NOW - PROVE_S - 1)
+        leaving = agent("mini-1", node="one", wanted="draining", state="draining")
+        step = only(plan_care([proving], [leaving], NOW))
+        assert (step.changes["operation"], step.problem) == ("", "")
+
     def test_release_that_cannot_be_brought(self):
         """A delivery that fails for good is a problem of that node, and ends the rollout."""
         steps = plan_care([upgrading(trouble="disk full"), upgrading("two")], [], NOW)
@@ -187,6 +204,30 @@ class TestUpgrade:
             ("one", "", "disk full"),
             ("two", "", ""),
         ]
+
+
+class TestTurns:
+    """One node is out at a time."""
+
+    def test_reboots_and_upgrades_share_the_turn(self):
+        """While one node is out, neither a reboot nor an upgrade begins elsewhere."""
+        out = replace(rebooting("rebooting", runs=None), stage_at=NOW)
+        others = [node("two", operation="reboot", ordered_boot_id="b1"), upgrading("three")]
+        assert plan_care([out, *others], [], NOW) == []
+        begun = plan_care(others, [], NOW)
+        assert [(step.node, step.changes["operation_stage"]) for step in begun] == [("two", "resting")]
+
+    def test_a_node_that_stays_away_gives_up_its_turn(self):
+        """A box that does not come back from its reboot holds up the others for ten minutes, no longer."""
+        out = replace(rebooting("rebooting", runs=None), stage_at=NOW - AWAY_S)
+        assert plan_care([out, upgrading("two")], [], NOW) == []
+        assert only(plan_care([out, upgrading("two")], [], NOW + 1)).node == "two"
+
+    def test_the_canary_has_agents(self):
+        """A release is proved where agents run, whatever the order of names."""
+        serving = agent("mini-1", node="b")
+        step = only(plan_care([upgrading("a"), upgrading("b")], [serving], NOW))
+        assert step.node == "b"
 
 
 class TestRetire:
@@ -197,4 +238,13 @@ class TestRetire:
         retired = node(wanted="retired")
         assert plan_care([retired], [agent("mini-1", node="one")], NOW) == []
         assert plan_care([replace(retired, runs=None)], [], NOW) == []
-        assert only(plan_care([retired], [], NOW)).do == "retire"
+        step = only(plan_care([retired], [], NOW))
+        assert (step.do, step.changes["operation_stage"]) == ("retire", "removing")
+
+    def test_answer_that_was_lost(self):
+        """Told again until it is done; a box that refuses our key after it was told has forgotten us."""
+        told = node(wanted="retired", stage="removing")
+        assert only(plan_care([told], [], NOW)).do == "retire"
+        shut = {"runs": None, "problems": frozenset({"key_refused"})}
+        assert only(plan_care([replace(told, **shut)], [], NOW)).do == "retired"
+        assert plan_care([replace(told, stage="", **shut)], [], NOW) == []

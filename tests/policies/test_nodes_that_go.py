@@ -12,8 +12,9 @@ from fleet_builders import (
     snapshot,
 )
 
-from appliance.policies.actions import Create, Forget, Start, Stop
+from appliance.policies.actions import Create, Forget, Remove, Start, Stop
 from appliance.policies.fleet import NodeFacts
+from appliance.policies.placement import agent_bytes
 from appliance.policies.reconcile import REPLACEMENT_S, plan
 
 
@@ -122,3 +123,70 @@ class TestNodesThatGo:
         wanted = [deployment(removing=True, removing_at=NOW)]
         fleet = self.fleet(agent("old", node="far"), far=lost, far_runs=False)
         assert plan(replace(fleet, deployments=tuple(wanted))).agents[0].wanted == "draining"
+
+    def test_room_for_some(self):
+        """Where one of two finds room elsewhere, one leaves at once and one stays until that is ready."""
+        leaving = replace(self.THERE, stay="rest", accepts=False, leaving_since=NOW)
+        small = replace(self.HERE, ram_bytes=agent_bytes(24_000_000))
+        two = [agent("a", node="far"), agent("b", node="far")]
+        decided = plan(self.fleet(*two, far=leaving, local=small, wanted=2))
+        assert Create("mini", 1, "local") in decided.actions
+        assert sorted(one.wanted for one in decided.agents) == ["resting", "warm"]
+
+    def test_those_that_serve_stay_longest(self):
+        """Of two that are to go, the one that is not ready is no stand-in for the one that is."""
+        leaving = replace(self.THERE, stay="rest", accepts=False, leaving_since=NOW)
+        broken = agent("a", node="far", state="starting", ready_at=None, unready_at=NOW)
+        going = [broken, agent("b", node="far"), agent("c")]
+        seen = [gateway_report(agent_report("a", "connecting"), agent_report("b"), agent_report("c"))]
+        decided = plan(self.fleet(*going, far=leaving, wanted=2, reports=seen))
+        assert next(one for one in decided.agents if one.id == "b").wanted == "warm"
+
+    def test_no_longer_wanted_while_it_comes_back(self):
+        """What is not ready yet after its node was worked on leaves where nobody wants it any more."""
+        back = agent("old", node="far", state="starting", ready_at=None, away_at=NOW - 5)
+        fleet = self.fleet(back, reports=[gateway_report(agent_report("old", "connecting"))])
+        removed = replace(fleet, deployments=(deployment(removing=True, removing_at=NOW),))
+        assert plan(removed).agents[0].wanted == "draining"
+
+    def test_undeploy_while_agents_rest(self):
+        """An agent of a removed deployment is not kept for a node that may never come back."""
+        leaving = replace(self.THERE, stay="rest", accepts=False, leaving_since=NOW, lost=True)
+        rests = agent("old", node="far", wanted="resting", state="stopped", away_at=NOW - 5)
+        for far in (leaving, self.THERE):
+            fleet = self.fleet(rests, far=far, far_runs=far is self.THERE)
+            removed = plan(replace(fleet, deployments=(deployment(removing=True, removing_at=NOW),)))
+            assert removed.actions == (Forget("old", "far"), Remove("mini"))
+        serves = self.fleet(agent("old", node="far"), far=replace(leaving, lost=False))
+        removed = plan(replace(serves, deployments=(deployment(removing=True, removing_at=NOW),)))
+        assert removed.agents[0].wanted == "draining"
+
+    def test_a_lost_node_keeps_nothing_for_ever(self):
+        """An agent that left the routes on a lost node is forgotten; seen again it is an orphan."""
+        lost = replace(self.THERE, lost=True)
+        told = agent("old", node="far", wanted="stopped", state="draining", leaving_at=NOW - 66)
+        decided = plan(self.fleet(told, agent("new"), far=lost, far_runs=False))
+        assert decided.actions == (Forget("old", "far"),)
+        early = replace(told, leaving_at=NOW - 64)
+        assert plan(self.fleet(early, agent("new"), far=lost, far_runs=False)).actions == ()
+
+    def test_what_is_being_brought_is_broken_off(self):
+        """An agent on its way to a node that is to be empty has not ended before its job has."""
+        leaving = replace(self.THERE, stay="rest", accepts=False, leaving_since=NOW)
+        coming = agent("old", node="far", wanted="resting", state="draining", pid=None, ready_at=None)
+        coming = replace(coming, draining_generation=1, leaving_at=NOW - 1)
+        values = {
+            "agents": [coming, agent("new")], "nodes": (self.HERE, leaving),
+            "running": {"local": {"new": 11}, "far": {}},
+        }  # fmt: skip
+        decided = plan(snapshot(**values, in_hand=frozenset({"old"})))
+        assert decided.actions == (Stop("old", "far"),)
+        assert decided.agents[0].state == "draining"
+        assert plan(snapshot(**values)).agents[0].state == "stopped"
+
+    def test_lost_to_us_but_not_to_gateways(self):
+        """A node whose sshd is gone while its agents serve needs no stand-ins."""
+        lost = replace(self.THERE, lost=True)
+        seen = [gateway_report(agent_report("old", "ready"))]
+        decided = plan(self.fleet(agent("old", node="far"), far=lost, far_runs=False, reports=seen))
+        assert (decided.actions, decided.agents[0].state) == ((), "ready")

@@ -111,6 +111,18 @@ def test_a_release_is_built_once_and_again_when_its_sources_change(tmp_path, mon
     assert not first.path.exists()
 
 
+def test_what_is_current_or_just_built_is_kept(tmp_path, monkeypatch):
+    """What was collected ahead is there when it is needed, and no build loses its folder."""
+    play_pip(monkeypatch, [])
+    ahead = bundle.build_release(tmp_path, "3.11", "x86_64")
+    (tmp_path / ".build-now").mkdir()
+    (tmp_path / ".build-old").mkdir()
+    os.utime(tmp_path / ".build-old", (0, 0))
+    assert bundle.prune_releases(tmp_path, {}) == []
+    assert ahead.path.is_file()
+    assert [path.name for path in tmp_path.glob(".build-*")] == [".build-now"]
+
+
 def test_what_cannot_be_built_is_said_in_one_line(tmp_path, monkeypatch):
     """An unknown processor, and pip without an index."""
     with pytest.raises(BundleError, match="riscv64"):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from provisioning.facts.box import parse_box, parse_hardware
 from provisioning.facts.cpu import Cpu, parse_cpu
 from provisioning.facts.memory import parse_ram_bytes
 from provisioning.facts.operating_system import parse_os_name
@@ -95,3 +96,35 @@ def test_parse_ram(text, expected):
 def test_parse_os_name(text, expected):
     """The name for people is read from /etc/os-release, quotes removed."""
     assert parse_os_name(text) == expected
+
+
+def test_what_a_machine_says_is_bounded():
+    """Texts are printable and short, lists and numbers such as a row can keep; a strange version is none."""
+    texts = {
+        "cpuinfo": x86("9" * 400, 0, 0, " ".join(f"{number:0100}" for number in range(3000)))
+        + "".join(x86(number, 0, number % 9000) for number in range(18000)),
+        "meminfo": f"MemTotal: {'9' * 400} kB\n",
+        "os_release": "PRETTY_NAME='\x1b]0;owned\x07" + "x" * 1000 + "'\n",
+        "arch": "\x1b[2Jx86_64\n",
+    }
+    hardware = parse_hardware(texts, "3.\u00b2")
+    assert (hardware.cores_physical, hardware.cores_logical, hardware.ram_bytes) == (8192, 8192, 0)
+    assert len(hardware.flags) == 1000
+    assert max(map(len, hardware.flags)) == 40
+    assert hardware.cores_first_threads == ()
+    assert hardware.os.startswith(" ]0;owned x")
+    assert (len(hardware.os), hardware.arch, hardware.python) == (200, " [2Jx86_64", "")
+
+
+@pytest.mark.parametrize("python", ["3.11.2", "3.10", "3.13.0rc1", "3.12.0a7+"])
+def test_versions_of_python(python):
+    """Releases and what comes before them are versions."""
+    texts = dict.fromkeys(("cpuinfo", "meminfo", "os_release", "arch"), "")
+    assert parse_hardware(texts, python).python == python
+
+
+def test_nonsense_of_a_box_is_no_number():
+    """What only looks like a number ends nothing."""
+    said = {"disk": f"a 1 1 {'9' * 5000} 1 /", "clock": "1e999", "python": "3.11.2\nglibc 2.\u00b2"}
+    facts = parse_box("".join(f"\n@@millwright:{name}\n{text}\n" for name, text in said.items()))
+    assert (facts.disk_free_bytes, facts.clock_s, facts.libc) == (None, None, None)

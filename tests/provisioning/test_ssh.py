@@ -1,17 +1,21 @@
 """The SSH carrier against OpenSSH's own server."""
 
+import contextlib
 import getpass
 import hashlib
 import os
+import socket
 import subprocess
 import threading
+import time
 
+import paramiko
 import pytest
 from provisioning_builders import wait_until
 from ssh_builders import SSHD, Sshd, listener
 
 from provisioning import errors
-from provisioning.hostkeys import HostKey, parse_pin
+from provisioning.hostkeys import HostKey, fingerprint, parse_pin
 from provisioning.identity import create_identity, load_identity
 from provisioning.login import Address, KeyFile, KeyText, Password, SshAgent
 from provisioning.ssh import connect, read_host_key
@@ -97,6 +101,55 @@ def test_silence_and_slowness_have_their_limits(address, identity):
             hung.run(command, limits=limits)
         with pytest.raises(errors.ConnectionLost):
             hung.run("true")
+
+
+def test_a_flood_has_its_limit(address, identity):
+    """A box that talks faster than it is listened to is given up in time all the same."""
+    flood = connect(address, read_host_key(address), KeyText(identity.private))
+    watch = threading.Timer(20, flood.close)
+    watch.start()
+    with pytest.raises(errors.Hung, match="within 1 s"):
+        flood.run("yes", limits=Limits(1, 1), on_output=lambda _piece: time.sleep(0.005))
+    watch.cancel()
+
+
+class Flooding(paramiko.ServerInterface):
+    """A box that sends without end, whatever the window says."""
+
+    def check_auth_password(self, username, password):
+        return paramiko.AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind, chanid):
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel, command):
+        channel.out_window_size = 1 << 60
+        threading.Thread(target=self._flood, args=(channel,), daemon=True).start()
+        return True
+
+    def _flood(self, channel):
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            while True:
+                channel.sendall(bytes(30_000))
+
+
+def test_a_box_that_sends_more_than_it_may_fills_no_memory():
+    """What waits to be read is bounded also where the box does not keep to the protocol."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address("127.0.0.1", server.getsockname()[1])
+
+        def serve():
+            transport = paramiko.Transport(server.accept()[0])
+            transport.daemon = True
+            transport.add_server_key(host_key)
+            transport.start_server(server=Flooding())
+
+        host_key = paramiko.ECDSAKey.generate()
+        threading.Thread(target=serve, daemon=True).start()
+        pin = HostKey(fingerprint(host_key.asbytes()), host_key.get_name())
+        carried = connect(address, pin, Password(Secret("x")))
+        with pytest.raises(errors.ConnectionLost, match="more than it may"):
+            carried.run("x", limits=Limits(10, 20), on_output=lambda _piece: time.sleep(0.01))
 
 
 def test_an_error_while_drawing_input_is_raised(carrier):

@@ -66,3 +66,31 @@ def test_a_python_that_became_too_old_says_so(tmp_path):
     with pytest.raises(PythonTooOld, match=r"the node has Python 3\.9") as caught:
         StewardClient(Said(Result(1, done.stdout, b""))).ask("hello")
     assert "3.10 or newer" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        rb'"\ud800"',
+        rb'{"\udfff": 1}',
+        b'"\xed\xa0\x80\\ud800"',
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+        b"1" + b"0" * 18,
+    ],
+    ids=["half a character", "in a name", "half of one, raw", "NaN", "infinity", "too large", "too long"],
+)
+def test_an_answer_that_no_row_could_keep_is_none(value):
+    """Half characters and numbers beyond all bounds would end whoever writes or shows them."""
+    answer = Result(0, b'{"ok": true, "boot_id": ' + value + b"}\n", b"")
+    with pytest.raises(StewardMissing):
+        StewardClient(Said(answer)).ask("hello")
+
+
+def test_answers_keep_whole_characters():
+    """What is written as a pair of escapes is one character, and is taken."""
+    told = StewardClient(
+        Said(Result(0, rb'{"ok": true, "said": "\ud83d\ude00", "n": 1.5}' + b"\n", b""))
+    ).ask("logs")
+    assert (told["said"], told["n"]) == ("\U0001f600", 1.5)
