@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from provisioning.elf import keep_segments
 from provisioning.errors import BundleError
 from provisioning.file_lock import LockHeld, hold_lock
 from provisioning.lock import parse_lock, pip_requirements
@@ -28,7 +29,7 @@ from provisioning.lock import parse_lock, pip_requirements
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 LOCK: Final = CHECKOUT / "requirements-agent.txt"
 #: Raised when what this file does to a release changes.
-FORMAT: Final = 1
+FORMAT: Final = 2
 PIP_S: Final = 600
 #: Another's build of the same release is waited for: pip's time, and as much again for the rest.
 BUILD_S: Final = 2 * PIP_S
@@ -53,7 +54,7 @@ from steward.main import main
 
 sys.exit(main())
 """
-_LEFT_OUT: Final = {"__pycache__", "tests", "bin", "converters", "_pyinstaller", "f2py"}
+_LEFT_OUT: Final = {"tests", "bin", "converters", "_pyinstaller", "f2py"}
 _LEFT_OUT_SUFFIXES: Final = (".pyi", ".pxd", ".a", ".h", ".pyx", ".md")
 _LEFT_OUT_FILES: Final = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
@@ -143,6 +144,7 @@ def _build(releases_dir: Path, key: str, version: str, arch: str) -> Release:
             place = tree / name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
+        _compile(tree, version)
         packed = Path(folder) / "release.tar.gz"
         write_archive(tree, packed)
         with packed.open("rb") as file:
@@ -180,6 +182,26 @@ def _install(tree: Path, requirements: Path, version: str, arch: str) -> None:
         raise BundleError(f"no release for Python {version} on {arch}: pip: {last}")
 
 
+def _compile(tree: Path, version: str) -> None:
+    """Byte-compile the tree where this interpreter is of the nodes' version; they compile it otherwise.
+
+    Bytecode names no time, and without a random seed it is the same bytes each time.
+    """
+    if version != f"{sys.version_info.major}.{sys.version_info.minor}":
+        return
+    command = [
+        sys.executable, "-s", "-m", "compileall", "-q", "-q", "--invalidation-mode", "unchecked-hash",
+        "-s", str(tree), str(tree),
+    ]  # fmt: skip
+    try:
+        subprocess.run(  # noqa: S603 - our interpreter and arguments of ours, no shell
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            timeout=PIP_S, check=False, env={"PYTHONHASHSEED": "0"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise BundleError(f"a release could not be compiled within {PIP_S} s") from None
+
+
 def _platforms(arch: str) -> list[str]:
     tags = [f"manylinux_2_{minor}_{arch}" for minor in _LIBC_MINORS] + [f"manylinux2014_{arch}"]
     return [part for tag in tags for part in ("--platform", tag)]
@@ -196,11 +218,13 @@ def write_archive(tree: Path, target: Path) -> None:
             relative = path.relative_to(tree)
             if not path.is_file() or path.is_symlink() or _is_left_out(relative):
                 continue
+            content = path.read_bytes()
+            if ".so" in path.suffixes:
+                content = keep_segments(content)
             info = tarfile.TarInfo(str(relative))
-            info.size = path.stat().st_size
+            info.size = len(content)
             info.mode = 0o644
-            with path.open("rb") as content:
-                archive.addfile(info, content)
+            archive.addfile(info, io.BytesIO(content))
 
 
 def _is_left_out(path: Path) -> bool:

@@ -48,6 +48,11 @@ class Renewals:
         self._describe = describe
         self._begun: dict[str, tuple[Issued, UnderWay]] = {}
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a renewal has begun here."""
+        return bool(self._begun)
+
     def step(
         self,
         now: float,

@@ -37,6 +37,8 @@ from provisioning.certificates import valid_until
 
 _HOUSEKEEPING_EVERY_S = 60.0
 _PRUNE_EVERY_S = 600.0
+#: How often certificates are looked at while none is being renewed.
+_RENEW_EVERY_S = 5.0
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -84,6 +86,7 @@ class Loop:
         self._routes_seen: tuple[int, Generation | None] = (0, None)
         self._housekeeping_at = float("-inf")
         self._prune_at = float("-inf")
+        self._renewed_at = float("-inf")
 
     def tick(self, trigger: str, now: float | None = None) -> Plan | None:
         """Run one pass; None where another process has the lease, or one waits that will see all this.
@@ -281,7 +284,9 @@ class Loop:
     def _after(self, this: _Pass) -> None:
         now = this.now
         self._keep_routes_file()
-        self._outside.renewals.step(now, self._outside.nodes.hands, this.snapshot.all_serve)
+        if self._outside.renewals.under_way or now - self._renewed_at >= _RENEW_EVERY_S:
+            self._renewed_at = now
+            self._outside.renewals.step(now, self._outside.nodes.hands, this.snapshot.all_serve)
         self._outside.enroll()
         for model in due_imports():
             self._outside.enqueue_import(model)

@@ -4,6 +4,7 @@ New agents come up before old ones go; an agent leaves only after a handshake: e
 taken it out of service, and it says itself that it holds nothing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -208,11 +209,18 @@ class _Turn:
                 keep -= 1
 
     def _drain(self, agents: Iterable[AgentFacts], count: int, why: str) -> None:
-        """Those that serve nothing first, then the idle, then the newest: the others are warm longest."""
+        """Those that serve nothing first, then on the node with most of them, the idle, the newest.
+
+        So what is left is spread, and warm longest.
+        """
         in_flight = self._in_flight
+        crowd = Counter(agent.node for agent in self._warm() if not self.snapshot.is_lost(agent))
         order = sorted(
-            agents, key=lambda agent: (agent.state == "ready", in_flight(agent) > 0, -agent.created_at)
-        )
+            agents,
+            key=lambda agent: (
+                agent.state == "ready", -crowd[agent.node], in_flight(agent) > 0, -agent.created_at,
+            ),
+        )  # fmt: skip
         for agent in order[: max(0, count)]:
             self._put(
                 replace(

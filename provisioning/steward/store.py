@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tarfile
 import time
 import zlib
@@ -265,7 +266,12 @@ def _unpack_one(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path)
 
 
 def _compile(folder: Path, answers: Answers) -> None:
-    """Byte-compile the release, so that agents, which may not write there, start at once."""
+    """Byte-compile the release, so that agents, which may not write there, start at once.
+
+    One that came with this interpreter's bytecode is left as it is.
+    """
+    if (folder / "agents" / "__pycache__" / f"__main__.{sys.implementation.cache_tag}.pyc").is_file():
+        return
     child = subprocess.Popen(  # noqa: S603 - a fixed program and a path of ours, no shell
         ["/usr/bin/python3", "-I", "-m", "compileall", "-q", "-q", "-j", "0", str(folder)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -15,6 +15,12 @@ from statistics import median
 
 from tests.bench.end_to_end import Findings, Pace, Work, measure_rounds
 from tests.bench.engine_ceiling import BATCHES, PROCESSES, Cell, compute_reference, measure_cell
+from tests.bench.enrolment import (
+    Enrolments,
+    compute_enrolment_marks,
+    measure_enrolment,
+    render_enrolment,
+)
 from tests.bench.inputs import write_bodies
 from tests.bench.ours import Ours
 from tests.bench.peer_servers import Peer, build_peers, install_environment, read_versions
@@ -29,6 +35,8 @@ from tests.bench.report import (
 from tests.bench.servers import Startable
 
 FULL = Pace(rounds=3, load_s=5.0, warm_s=2.0, ceiling_s=3.0)
+#: Serving is the engine's ceiling, end to end and added latency: they share their rounds.
+SECTIONS = ("serving", "enrolment")
 QUICK = Pace(rounds=1, load_s=1.0, warm_s=0.5, ceiling_s=0.5)
 
 
@@ -42,11 +50,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        with (
-            orphans_adopted(),
-            tempfile.TemporaryDirectory(prefix="millwright-bench-", ignore_cleanup_errors=True) as scratch,
-        ):
-            return _measure(Path(scratch), pace, given.model_dir, only=given.only)
+        with tempfile.TemporaryDirectory(prefix="millwright-bench-", ignore_cleanup_errors=True) as scratch:
+            return _measure(Path(scratch), pace, given)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -65,16 +70,33 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", metavar="SERVER", help="measure this server only; may repeat"
     )
+    parser.add_argument("--section", choices=SECTIONS, help="measure this part only")
     return parser.parse_args()
 
 
-def _measure(scratch: Path, pace: Pace, model: Path | None, only: list[str] | None) -> int:
-    facts = _read_machine()
-    print(_render_machine(facts), flush=True)
+def _measure(scratch: Path, pace: Pace, given: argparse.Namespace) -> int:
+    document: dict[str, object] = {"machine": _read_machine(), "pace": asdict(pace)}
+    print(_render_machine(document["machine"]), flush=True)
+    ours, failed = Ours(scratch), False
+    if given.section != "enrolment":
+        with orphans_adopted():
+            cells, findings = _measure_serving(scratch, ours, pace, given)
+        document |= {"engine_ceiling": [asdict(cell) for cell in cells], "end_to_end": asdict(findings)}
+        failed = ours.name in findings.troubles
+    if given.section != "serving" and not given.only:
+        enrolments = _measure_enrolment(scratch, ours, pace)
+        document |= {"enrolment": asdict(enrolments)}
+        failed = failed or bool(enrolments.failed)
+    print(f"\nwritten to {_write_document(document)}")
+    return 1 if failed else 0
+
+
+def _measure_serving(
+    scratch: Path, ours: Ours, pace: Pace, given: argparse.Namespace
+) -> tuple[list[Cell], Findings]:
     bodies = scratch / "bodies.jsonl"
     write_bodies(bodies)
-    ours = Ours(scratch)
-    model = model or _fetch_model(ours)
+    model = given.model_dir or _fetch_model(ours)
     reference, tokens = compute_reference(model)
 
     cells = [measure_cell(model, n, batch, pace.ceiling_s) for n in PROCESSES for batch in BATCHES]
@@ -83,7 +105,7 @@ def _measure(scratch: Path, pace: Pace, model: Path | None, only: list[str] | No
 
     peers = build_peers(model, scratch)
     everyone: list[Startable] = [ours, *peers]
-    servers = [one for one in everyone if not only or one.name in only]
+    servers = [one for one in everyone if not given.only or one.name in given.only]
     if not servers:
         raise BenchError(f"no such server; accepted are: {', '.join(one.name for one in everyone)}")
     trouble = _prepare_peers() if len(servers) > 1 or servers[0] is not ours else None
@@ -92,9 +114,17 @@ def _measure(scratch: Path, pace: Pace, model: Path | None, only: list[str] | No
     findings.troubles |= {one.name: str(trouble) for one in servers if one not in measured}
     _print_findings(findings, servers, ours.name, best)
     print(f"\nA sentence of about {tokens} tokens a request; medians of {pace.rounds} x {pace.load_s:g} s.")
-    path = _write_document(facts, cells, findings, pace)
-    print(f"\nwritten to {path}")
-    return 1 if ours.name in findings.troubles else 0
+    return cells, findings
+
+
+def _measure_enrolment(scratch: Path, ours: Ours, pace: Pace) -> Enrolments:
+    if not ours.home.exists():
+        with orphans_adopted():
+            _fetch_model(ours)
+    findings = measure_enrolment(ours.home, scratch, pace.rounds)
+    print(f"\n## enrolment\n\n{render_enrolment(findings)}")
+    print(f"\n{render_marks(compute_enrolment_marks(findings))}", flush=True)
+    return findings
 
 
 def _fetch_model(ours: Ours) -> Path:
@@ -147,7 +177,9 @@ def _read_machine() -> dict[str, object]:
     }
 
 
-def _render_machine(facts: dict[str, object]) -> str:
+def _render_machine(facts: object) -> str:
+    assert isinstance(facts, dict)
+
     def join(pairs: object) -> str:
         assert isinstance(pairs, dict)
         return ", ".join(f"{name} {value}" for name, value in pairs.items())
@@ -160,18 +192,12 @@ def _render_machine(facts: dict[str, object]) -> str:
     )
 
 
-def _write_document(facts: dict[str, object], cells: list[Cell], findings: Findings, pace: Pace) -> Path:
+def _write_document(document: dict[str, object]) -> Path:
     directory = Path(os.environ.get("APPLIANCE_HOME") or "var").expanduser().absolute()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory /= "bench"
     directory.mkdir(exist_ok=True)
     path = directory / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}.json"
-    document = {
-        "machine": facts,
-        "pace": asdict(pace),
-        "engine_ceiling": [asdict(cell) for cell in cells],
-        "end_to_end": asdict(findings),
-    }
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
 

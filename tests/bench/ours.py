@@ -23,10 +23,10 @@ class Ours:
         self.name = "millwright"
         self.settings = "as `make run` sets it up: through the gateway, with an API key, TLS to the agents"
         self._scratch = scratch
-        self._home = scratch / "home"
+        self.home = scratch / "home"
         self._key_file = scratch / "key"
         self._env = {name: value for name, value in os.environ.items() if name not in _FOREIGN} | {
-            "APPLIANCE_HOME": str(self._home),
+            "APPLIANCE_HOME": str(self.home),
             "APPLIANCE_PORT": str(find_free_port()),
             "GATEWAY_PORT": str(find_free_port()),
         }
@@ -47,9 +47,9 @@ class Ours:
 
     def find_model(self) -> Path:
         """The directory of the demo's model, once it was started."""
-        manifests = sorted((self._home / "models").glob("[0-9a-f]*/manifest.json"))
+        manifests = sorted((self.home / "models").glob("[0-9a-f]*/manifest.json"))
         if len(manifests) != 1:
-            raise BenchError(f"{len(manifests)} models in {self._home}/models, one was expected")
+            raise BenchError(f"{len(manifests)} models in {self.home}/models, one was expected")
         return manifests[0].parent
 
     def _create_key(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.bench.end_to_end import Findings, Measurement
 from tests.bench.engine_ceiling import BATCHES, PROCESSES, Cell
+from tests.bench.enrolment import Enrolments, Round, compute_enrolment_marks, render_enrolment
 from tests.bench.inputs import build_sentences
 from tests.bench.processes import BenchError, orphans_adopted, process_running, wait_until
 from tests.bench.report import (
@@ -112,3 +113,22 @@ def test_a_process_that_ends_early_says_why(tmp_path):
     ):
         wait_until("READY", lambda: False, running, 30)
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("one_s", "three_s", "reached"),
+    [(9.0, 17.9, [True, True, True]), (10.1, 20.3, [False, True, False])],
+)
+def test_enrolment_is_judged_by_medians(one_s, three_s, reached):
+    """10 s to ready, 5 s more to an answer, three boxes for less than two; one bad round moves nothing."""
+    rounds = [Round(one_s, 4.0, three_s), Round(one_s, 5.0, three_s), Round(99.0, 99.0, 999.0)]
+    findings = Enrolments(rounds)
+    assert [mark.reached for mark in compute_enrolment_marks(findings)] == reached
+    assert f"{one_s:.2f}" in render_enrolment(findings)
+
+
+def test_where_no_host_can_run_nothing_is_claimed():
+    """The table says why, and no mark is reached or missed."""
+    findings = Enrolments(trouble="real hosts need root")
+    assert "real hosts need root" in render_enrolment(findings)
+    assert {mark.reached for mark in compute_enrolment_marks(findings)} == {None}

@@ -17,7 +17,7 @@ from appliance.models import Agent, Deployment, Node
 from appliance.nodes import cordon_node, drain_node, reboot_node, retire_node, uncordon_node, upgrade_nodes
 from provisioning.bundle import Release
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "history"])
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True, databases=["default", "history"])]
 
 LEAST, BOXES = 2, 4
 PLANNED = (drain_node, reboot_node, "upgrade")

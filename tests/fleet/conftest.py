@@ -1,6 +1,7 @@
 """A fleet for the whole session, and hosts for one test each."""
 
 import pytest
+from fleet_appliance import FleetAppliance, copy_bare_home, make_bare_home
 from fleet_trees import make_trees
 from hosts import Fleet, why_not
 
@@ -29,6 +30,32 @@ def boot(fleet):
     boot_one.names = started
     yield boot_one
     fleet.remove(*(name for name in started if name in fleet.hosts))
+
+
+@pytest.fixture(scope="session")
+def bare_home(fleet, template_home, tmp_path_factory):
+    """A state directory with the model, for appliances whose agents run on hosts alone."""
+    return make_bare_home(template_home, tmp_path_factory.mktemp("bare") / "home")
+
+
+@pytest.fixture(scope="session")
+def shared_site(bare_home, tmp_path_factory):
+    """An appliance for many tests; see `site`."""
+    with FleetAppliance(copy_bare_home(bare_home, tmp_path_factory.mktemp("site") / "home")) as running:
+        yield running.start()
+
+
+@pytest.fixture(scope="session")
+def key(shared_site):
+    """A key of the shared appliance."""
+    return shared_site.create_key("fleet")
+
+
+@pytest.fixture
+def site(boot, shared_site):
+    """The shared appliance; nodes and deployments of a test end with it, before its hosts do."""
+    yield shared_site
+    shared_site.clear()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -190,3 +190,10 @@ class TestNodesThatGo:
         seen = [gateway_report(agent_report("old", "ready"))]
         decided = plan(self.fleet(agent("old", node="far"), far=lost, far_runs=False, reports=seen))
         assert (decided.actions, decided.agents[0].state) == ((), "ready")
+
+    def test_surplus_goes_where_it_is_crowded(self):
+        """Of three agents on two nodes one leaves the node that has two, though another is newer."""
+        two = [agent(f"here-{number}", node="local", created_at=NOW - 50 + number) for number in (1, 2)]
+        fleet = self.fleet(*two, agent("there", node="far", created_at=NOW - 5), wanted=2)
+        decided = plan(fleet)
+        assert [one.id for one in decided.agents if one.wanted == "draining"] == ["here-2"]

@@ -42,8 +42,8 @@ def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> 
 class Appliance:
     """One `up` and what it started. Use as a context manager, so that nothing outlives a test."""
 
-    def __init__(self, home: Path, *, ports: Sequence[int] | None = None) -> None:
-        self.home = home
+    def __init__(self, home: Path, *, ports: Sequence[int] | None = None, root: Path = ROOT) -> None:
+        self.home, self.root = home, root
         self.control_port, self.gateway_port = ports or free_ports(2)
         self.process: subprocess.Popen[str] | None = None
         self.lines: queue.Queue[str] = queue.Queue()
@@ -75,19 +75,20 @@ class Appliance:
         """Start, and wait for READY."""
         arguments = list(command or (sys.executable, "manage.py", "up", *(["--demo"] if demo else [])))
         self.process = subprocess.Popen(
-            arguments, cwd=ROOT, env=self.environment, text=True, start_new_session=True,
+            arguments, cwd=self.root, env=self.environment, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        self.lines = queue.Queue()  # what an earlier start said is over
+        threading.Thread(target=self._read, args=(self.process, self.lines), daemon=True).start()
         if wait:
             self.wait_for_line("READY", READY_S)
         return self
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
         for line in process.stdout:
             self.transcript.append(line)
-            self.lines.put(line)
-        self.lines.put("")
+            lines.put(line)
+        lines.put("")
         process.stdout.close()
 
     def wait_for_line(self, start: str, timeout_s: float) -> str:
@@ -143,11 +144,14 @@ class Appliance:
         assert len(found) == 1, f"{part}: {found}"
         return found[0]
 
-    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """One command of `manage.py` in this appliance."""
+    def run(
+        self, *arguments: str, check: bool = True, given: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """One command of `manage.py` in this appliance; `given` is its input."""
+        source = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment,
-            capture_output=True, text=True, timeout=180, check=False,
+            [sys.executable, "manage.py", *arguments], cwd=self.root, env=self.environment,
+            capture_output=True, text=True, timeout=180, check=False, **source,
         )  # fmt: skip
         assert done.returncode == 0 or not check, f"{arguments}: {done.stdout}{done.stderr}"
         return done
