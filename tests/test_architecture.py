@@ -85,6 +85,7 @@ def test_imports_point_one_way(source):
     assert not wrong, f"{source} may import {sorted(LAW[own]) or 'no other package of ours'}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", IMPORTERS)
 def test_heavy_libraries_have_few_importers(library):
     """Only the named files import the library."""

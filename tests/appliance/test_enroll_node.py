@@ -254,6 +254,7 @@ def test_no_worker_is_said_before_the_box_is_touched(stage, monkeypatch):
     assert not Enrolment.objects.exists()
 
 
+@pytest.mark.slow
 def test_time_out_says_that_it_goes_on_and_the_same_command_waits_on(stage):
     """The worker keeps at it; asked again, the command joins the enrolment under way."""
     gate = threading.Event()

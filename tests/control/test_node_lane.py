@@ -341,6 +341,7 @@ def test_lanes_follow_the_nodes_that_are_wanted():
     assert lanes.lane("one") is None
 
 
+@pytest.mark.slow
 def test_one_hung_node_delays_no_other():
     """Of two hundred nodes one that hangs holds up only itself; each costs one thread."""
     node, hung = PlayedNode(), PlayedNode()

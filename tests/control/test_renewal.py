@@ -321,6 +321,7 @@ def test_those_that_fail_keep_nobody_from_his_turn(authority):
     assert {spec for spec, _ in world.hands.asked} == set(Agent.objects.values_list("id", flat=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_agent_is_accepted_at_any_time(world, seed):
     """Slow gateways, a slow node, failures and dying workers: what is shown is what gateways accept."""

@@ -200,6 +200,7 @@ def test_leaving_agent_without_a_link_is_asked(stage):
     assert stage.node.did("stop") == [("stop", agent.id)]
 
 
+@pytest.mark.slow
 def test_load_brings_more_and_quiet_fewer(stage):
     """The number follows the load within its bounds, with a decision for each change."""
     deploy_tiny(min_agents=1, max_agents=3)
@@ -217,6 +218,7 @@ def test_load_brings_more_and_quiet_fewer(stage):
     assert all(row.reason for row in Decision.objects.all())
 
 
+@pytest.mark.slow
 def test_no_gateway_no_change(stage):
     """With no gateway nothing is scaled, drained or declared failed; a dead process still restarts."""
     deploy_tiny(min_agents=1, max_agents=3)

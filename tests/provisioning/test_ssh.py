@@ -92,6 +92,7 @@ def test_output_is_bounded(carrier):
     assert told.stdout == b""
 
 
+@pytest.mark.slow
 def test_silence_and_slowness_have_their_limits(address, identity):
     """Without progress for the idle limit, or beyond the total one, the command is given up."""
     pin = read_host_key(address)
