@@ -10,6 +10,7 @@ import msgspec
 
 from agents.protocol import TASK_PATHS
 from appliance.gateway import errors
+from appliance.gateway.cache import DETERMINISTIC, build_key
 from appliance.gateway.calls import Call, ClientLeft, Deployment, Outcome
 from appliance.gateway.connection import STATE_KEY, GatewayConnection
 from appliance.gateway.errors import ApiError, Header
@@ -22,9 +23,11 @@ from appliance.gateway.requests import (
     read_body,
     read_deadline_s,
     read_model,
+    read_priority,
 )
 from appliance.gateway.service import Gateway
 from appliance.gateway.stats import CODE_CLIENT_LEFT
+from appliance.policies.snapshot import DeploymentRoute
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +145,7 @@ class GatewayApp:
             deployment = self._find(read_model(body), task)
             named.append(deployment)
             deadline_s = read_deadline_s(headers, deployment.route.deadline_s)
+            priority = read_priority(headers)
             rate = self._rate(key, deployment)
             call = Call(
                 deployment,
@@ -150,6 +154,9 @@ class GatewayApp:
                 body=body,
                 deadline_s=deadline_s,
                 outcome=asyncio.get_running_loop().create_future(),
+                key=key.route.sha256,
+                priority=priority,
+                cache_key=_cache_key(deployment.route, key, asked, body),
             )
             outcome = await self._serve(call, asked.connection)
         finally:
@@ -236,6 +243,16 @@ class GatewayApp:
 def _describe(deployment: Deployment) -> dict[str, object]:
     route = deployment.route
     return {"id": route.name, "object": "model", "created": route.created, "owned_by": "millwright"}
+
+
+def _cache_key(route: DeploymentRoute, key: Key, asked: Asked, body: bytes) -> bytes | None:
+    """What the request may share its answer by, None where it may not."""
+    if not route.cache_bytes or route.task not in DETERMINISTIC:
+        return None
+    if asked.headers.get(b"x-no-cache", b"0") not in (b"0", b"false"):
+        return None
+    team = "" if route.cache_shared else key.route.team
+    return build_key(route.revision, asked.scope["path"], team, body)
 
 
 def _refusal(error: ApiError) -> Reply:

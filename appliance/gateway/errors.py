@@ -128,11 +128,12 @@ def rate_limited(rpm: int, wait_s: float, headers: tuple[Header, ...]) -> ApiErr
     )
 
 
-def overloaded(message: str) -> ApiError:
-    """429: a bound of the gateway is reached; the same request may pass in a moment."""
+def overloaded(message: str, retry_after_s: float = 1.0) -> ApiError:
+    """429: a bound of the gateway is reached; the same request may pass when it is tried again."""
     return ApiError(
-        429, message, kind="overloaded_error", code="overloaded", retry_after_s=1.0, should_retry=True
-    )
+        429, message, kind="overloaded_error", code="overloaded",
+        retry_after_s=retry_after_s, should_retry=True,
+    )  # fmt: skip
 
 
 def server_error() -> ApiError:

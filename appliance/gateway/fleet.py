@@ -91,6 +91,13 @@ class Fleet:
         """All calls that wait."""
         return [call for deployment in self.deployments.values() for call in deployment.queue]
 
+    def calls_shared(self) -> list[Call]:
+        """All calls that follow another, and those that they follow."""
+        deployments = [*self.deployments.values(), *self._leaving]
+        flights = [flight for deployment in deployments for flight in deployment.flights.values()]
+        followers = [call for flight in flights for call in flight.followers]
+        return followers + [flight.leader for flight in flights]
+
     def active(self) -> int:
         """How many requests are in flight or queued."""
         return sum(stats.active for stats in self._present())

@@ -6,20 +6,22 @@ queues, slots and counters is one step for all who look at them.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from time import monotonic, time
-from typing import Literal
+from collections.abc import Callable
+from time import monotonic
 
 from agents.protocol import Answer, Kind, LoadReport, Refusal, Request, build_frame, build_request
 from appliance.gateway import errors
+from appliance.gateway.cache import is_of
 from appliance.gateway.calls import CLIENT_LEFT, Call, Deployment, Outcome, Served
 from appliance.gateway.fleet import Agent, Fleet
+from appliance.gateway.holding import Holding
 from appliance.gateway.link import Link
+from appliance.gateway.queueing import Queueing
 from appliance.gateway.retries import RetryBudget
 from appliance.gateway.routes import RoutingTable
+from appliance.gateway.sharing import Sharing
 from appliance.gateway.stats import GatewayStats
 from appliance.gateway.tracker import Reservation
-from appliance.policies.balancing import Nothing
 from appliance.policies.report import WantEvent
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,8 @@ log = logging.getLogger(__name__)
 MAX_BREAKS = 3
 MAX_ERROR_RETRIES = 2
 REFUSAL_PAUSE_S = 0.05
-HELD_AGAIN_S = 0.5
-RESUME_PATIENCE_S = 10.0
 STATUS_DEADLINE = 504
+STATUS_TOO_MANY = 429
 
 
 class Dispatcher:
@@ -41,12 +42,13 @@ class Dispatcher:
     def __init__(
         self, name: str, fleet: Fleet, stats: GatewayStats, want: Callable[[WantEvent], None]
     ) -> None:
-        self._name = name
         self._fleet = fleet
         self._stats = stats
-        self._want = want
+        self._holding = Holding(name, fleet, want)
         self._loop = asyncio.get_running_loop()
         self._budget = RetryBudget()
+        self._queueing = Queueing(self._holding, self._send, self._finish, self._expire)
+        self._sharing = Sharing(self._begin_soon, self._finish)
 
     # What the application asks for.
 
@@ -56,20 +58,11 @@ class Dispatcher:
         deployment.stats.accept(now)
         call.accepted_at = now
         call.deadline_at = now + call.deadline_s
-        queue = deployment.queue
-        if not queue:
-            reservation = deployment.pool.reserve()
-            if isinstance(reservation, Reservation):
-                call.timer = self._loop.call_later(call.deadline_s, self._expire, call)
-                self._send(call, reservation, now)
-                return
-        if not queue.offer(call):
-            message = f"{queue.limit} requests for {deployment.route.name!r} wait already, the most that may"
-            self._finish(call, "shed", errors.overloaded(message))
-            return
-        call.timer = self._loop.call_later(call.deadline_s, self._expire, call)
-        if not deployment.pool.targets:
-            self._hold(deployment, now)
+        call.work = deployment.drain.estimate(len(call.body))
+        if call.cache_key is None or not self._sharing.join(call):
+            self._queueing.begin(call, now)
+        elif not call.done:
+            self._queueing.watch(call, now)
 
     def shed(self, deployment: Deployment, now: float) -> None:
         """Count a request that is refused before it could wait (its key's rate)."""
@@ -79,15 +72,21 @@ class Dispatcher:
     def leave(self, call: Call) -> None:
         """The client is gone: its slot and its place in the queue are free at once."""
         if not call.done:
-            self._withdraw(call, "cancelled")
+            heir = self._sharing.find_heir(call) if call.reservation is not None else None
+            if heir is None:
+                self._withdraw(call, "cancelled")
+            else:
+                self._hand_over(call, heir)
             self._finish(call, "cancelled", CLIENT_LEFT)
-            self.pump(call.deployment)
+            self._queueing.pump(call.deployment)
 
     def abandon_all(self) -> None:
         """Answer all that is queued or in flight with 503: the gateway stops now."""
-        for call in [*self._fleet.calls_in_flight(), *self._fleet.calls_queued()]:
-            self._withdraw(call, "cancelled")
-            self._finish(call, "failed", errors.stopping())
+        fleet = self._fleet
+        for call in [*fleet.calls_in_flight(), *fleet.calls_queued(), *fleet.calls_shared()]:
+            if not call.done:
+                self._withdraw(call, "cancelled")
+                self._finish(call, "failed", errors.stopping())
 
     def apply(self, table: RoutingTable) -> None:
         """Serve by another routing table from now on."""
@@ -96,31 +95,30 @@ class Dispatcher:
                 deployment.queue.remove(call)
                 self._finish(call, "failed", errors.unknown_model(deployment.route.name))
         for deployment in self._fleet.deployments.values():
-            self.pump(deployment)
+            self._queueing.pump(deployment)
 
     def tick(self, now: float) -> None:
         """Look after requests that are held; to be called several times a second."""
         for deployment in self._fleet.deployments.values():
-            if deployment.queue and not deployment.pool.targets:
-                self._hold(deployment, now)
-
-    def pump(self, deployment: Deployment) -> None:
-        """Send what waits, as long as an agent has room for it."""
-        queue = deployment.queue
-        while queue:
-            call, reservation = self._next(deployment)
-            if call is None or reservation is None:
-                return
-            queue.remove(call)
-            self._send(call, reservation, monotonic())
+            queue, targets = deployment.queue, deployment.pool.targets
+            slots = sum(target.slots for target in targets)
+            deployment.drain.tick(now, slots, waiting=bool(queue))
+            if queue and not targets:
+                self._holding.hold(deployment, now)
 
     # What the links tell.
 
     def link_spoke(self, link: Link, load: LoadReport) -> None:
         agent = self._fleet.by_link(link)
         if agent is not None:
-            agent.slots.spoke(load, monotonic())
-            self._changed(agent)
+            changed = agent.slots.spoke(load, monotonic())
+            deployment = self._fleet.deployments.get(agent.route.deployment)
+            if deployment is not None:
+                deployment.drain.hear(load)
+            if changed:
+                self._changed(agent)
+            else:
+                self._pump_of(agent)
 
     def link_answered(self, link: Link, stream: int, answer: Answer) -> None:
         agent = self._fleet.by_link(link)
@@ -128,6 +126,7 @@ class Dispatcher:
         if agent is None or call is None:
             return  # cancelled before the answer came
         slots = agent.slots
+        self._note_answer(call, answer)
         self._release(call)
         slots.reopen()
         if answer.status < 500:
@@ -136,8 +135,8 @@ class Dispatcher:
         else:
             slots.failed += 1
             self._stats.attempts["error"] += 1
-            if answer.status != STATUS_DEADLINE and self._retry_elsewhere(call, agent):
-                self.pump(call.deployment)
+            if self._retry(call, agent, answer.status):
+                self._queueing.pump(call.deployment)
                 return
         stats = call.deployment.stats
         stats.prompt_tokens += answer.prompt_tokens
@@ -176,32 +175,55 @@ class Dispatcher:
             self._release(call)
             self._return_broken(call)
         if agent.route.wanted != "draining" and not agent.retiring:
-            self._tell(agent.route.deployment, "agent_lost", agent.route.id)
+            self._holding.tell(agent.route.deployment, "agent_lost", agent.route.id)
         self._changed(agent)
         for deployment in {call.deployment.route.name: call.deployment for call in broken}.values():
-            self.pump(deployment)
+            self._queueing.pump(deployment)
             if deployment.queue and not deployment.pool.targets:
-                self._hold(deployment, now)
+                self._holding.hold(deployment, now)
 
     # Steps of a call.
 
-    def _next(self, deployment: Deployment) -> tuple[Call | None, Reservation | None]:
-        """The first in the queue for which an agent has room, with the slot taken."""
-        for call in deployment.queue:
-            found = deployment.pool.reserve(call.avoid)
-            if found is Nothing.NO_AGENT and call.avoid:
-                call.avoid = None  # only agents that failed it are left: better they than none
-                found = deployment.pool.reserve()
-            if isinstance(found, Reservation):
-                return call, found
-            if not call.avoid:
-                return None, None
-        return None, None
+    def _note_answer(self, call: Call, answer: Answer) -> None:
+        """Learn from an answer how fast its agent is, and the deployment."""
+        assert call.reservation is not None
+        now = monotonic()
+        if answer.status == STATUS_TOO_MANY or (answer.status >= 500 and answer.status != STATUS_DEADLINE):
+            call.reservation.failed(now)
+        elif answer.status < 400:  # what is refused for its content says nothing of the agent's speed
+            call.reservation.answered(now)
+        if answer.status >= 500:
+            return
+        if call.cache_key is not None:
+            load = call.reservation.agent.load
+            call.keep_answer = load is not None and is_of(call.cache_key, load.revision)
+        call.deployment.drain.finish(call.work, now - call.sent_at, call.priority)
+
+    def _begin_soon(self, call: Call) -> None:
+        self._loop.call_soon(self._begin_again, call)
+
+    def _begin_again(self, call: Call) -> None:
+        """The call that one followed has ended without an answer."""
+        if call.done:
+            return
+        if call.deployment.gone:
+            self._finish(call, "failed", errors.unknown_model(call.deployment.route.name))
+        else:
+            self._queueing.begin(call, monotonic())
+
+    def _hand_over(self, call: Call, heir: Call) -> None:
+        """Another call gets the place that this one has at an agent."""
+        assert call.reservation is not None
+        agent = self._fleet.by_slots(call.reservation.agent)
+        agent.pending[call.stream] = heir
+        heir.reservation, heir.stream, heir.sent_at = call.reservation, call.stream, call.sent_at
+        heir.work, heir.was_sent, heir.adopted = call.work, True, True
+        call.reservation = None
 
     def _send(self, call: Call, reservation: Reservation, now: float) -> None:
         agent = self._fleet.by_slots(reservation.agent)
         stream = agent.next_stream()
-        call.reservation, call.stream = reservation, stream
+        call.reservation, call.stream, call.sent_at = reservation, stream, now
         agent.pending[stream] = call
         agent.slots.sent += 1
         stats = call.deployment.stats
@@ -243,6 +265,8 @@ class Dispatcher:
             _log_failure(call, result)
         if not call.outcome.done():
             call.outcome.set_result(result)
+        if call.cache_key is not None:
+            self._sharing.settle(call, outcome, result)
 
     def _expire(self, call: Call) -> None:
         """The deadline has passed without an answer."""
@@ -256,7 +280,7 @@ class Dispatcher:
             result = errors.deadline_exceeded(call.deadline_s)
         self._withdraw(call, "timeout")
         self._finish(call, "failed", result)
-        self.pump(deployment)
+        self._queueing.pump(deployment)
 
     def _return_broken(self, call: Call) -> None:
         call.breaks += 1
@@ -271,6 +295,16 @@ class Dispatcher:
             self._finish(call, "failed", errors.unknown_model(call.deployment.route.name))
         else:
             call.deployment.queue.put_back(call)
+
+    def _retry(self, call: Call, agent: Agent, status: int) -> bool:
+        """Whether a call that an agent answered with an error is put back."""
+        if status != STATUS_DEADLINE:
+            return self._retry_elsewhere(call, agent)
+        if call.adopted and not call.deployment.gone and monotonic() < call.deadline_at:
+            call.adopted = False  # it was the deadline of the one whose place it got
+            self._put_back(call)
+            return True
+        return False
 
     def _retry_elsewhere(self, call: Call, agent: Agent) -> bool:
         """Put a call back whose agent answered with an error, where another agent and the budget allow it."""
@@ -295,46 +329,20 @@ class Dispatcher:
         deployment = self._fleet.deployments.get(agent.route.deployment)
         if deployment is not None:
             deployment.pool.refresh()
-            self.pump(deployment)
+            self._queueing.pump(deployment)
             if deployment.queue and not deployment.pool.targets:
-                self._hold(deployment, monotonic())
+                self._holding.hold(deployment, monotonic())
         self._fleet.close_if_idle(agent)
 
     def _after_release(self, agent: Agent, deployment: Deployment) -> None:
-        self.pump(deployment)
+        self._queueing.pump(deployment)
         if agent.retiring:
             self._fleet.close_if_idle(agent)
 
     def _pump_of(self, agent: Agent) -> None:
         deployment = self._fleet.deployments.get(agent.route.deployment)
         if deployment is not None:
-            self.pump(deployment)
-
-    def _hold(self, deployment: Deployment, now: float) -> None:
-        """Requests wait and no agent is ready: wake a parked one, hurry the links, tell the loop."""
-        for agent in self._agents_of(deployment):
-            sent_at = agent.slots.resume_sent_at
-            if sent_at is not None and now - sent_at > RESUME_PATIENCE_S:
-                agent.slots.resume_sent_at = None
-            if not agent.link.up:
-                agent.link.hurry()
-        self._resume_one(deployment, now)
-        if now - deployment.held_told_at >= HELD_AGAIN_S:
-            deployment.held_told_at = now
-            self._tell(deployment.route.name, "held", None)
-
-    def _resume_one(self, deployment: Deployment, now: float) -> None:
-        slots = deployment.pool.find_resumable(deployment.route.max_agents)
-        if slots is not None:
-            slots.resumed, slots.resume_sent_at = True, now
-            self._fleet.by_slots(slots).link.send(build_frame(Kind.RESUME, 0))
-            log.info("agent %s is resumed for held requests", slots.route.id)
-
-    def _agents_of(self, deployment: Deployment) -> Iterator[Agent]:
-        return (self._fleet.by_slots(slots) for slots in deployment.pool.agents)
-
-    def _tell(self, deployment: str, reason: Literal["held", "agent_lost"], agent: str | None) -> None:
-        self._want(WantEvent(self._name, time(), deployment, reason, agent))
+            self._queueing.pump(deployment)
 
 
 def _log_failure(call: Call, result: Outcome) -> None:

@@ -34,7 +34,7 @@ def report_deployment(deployment: Deployment, now: float) -> DeploymentReport:
         shed=stats.shed,
         cancelled=stats.cancelled,
         in_flight=stats.in_flight,
-        queued=len(deployment.queue),
+        queued=stats.active - stats.in_flight,
         concurrency_s=stats.concurrency_s(now),
         oldest_wait_s=deployment.oldest_wait_s(now),
         tokens=stats.prompt_tokens + stats.completion_tokens,
@@ -100,6 +100,10 @@ class GatewayCollector(Collector):
         yield _labelled(
             "millwright_tokens", "Tokens as the agents counted them", "kind",
             {"prompt": total.prompt_tokens, "completion": total.completion_tokens},
+        )  # fmt: skip
+        yield _labelled(
+            "millwright_cache", "Requests that may be cached, by where the answer came from", "result",
+            total.cache,
         )  # fmt: skip
         yield _histogram("millwright_request_duration_seconds", "From accepted to ended", total.duration)
         yield _histogram("millwright_queue_wait_seconds", "From accepted to first sent", total.queue_wait)

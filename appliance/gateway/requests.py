@@ -10,12 +10,14 @@ import msgspec
 
 from appliance.gateway import errors
 from appliance.gateway.limits import MemoryBudget
+from appliance.gateway.wait_queue import HIGH, LOW, NORMAL
 
 Headers = Mapping[bytes, bytes]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 _VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _MAX_DEADLINE_MS: Final = 24 * 3600 * 1000
+_PRIORITIES: Final = {b"high": HIGH, b"normal": NORMAL, b"low": LOW}
 
 
 class _Head(msgspec.Struct):
@@ -68,6 +70,19 @@ def read_deadline_s(headers: Headers, most_s: float) -> float:
             "x-deadline-ms",
         )
     return min(most_s, int(given) / 1000)
+
+
+def read_priority(headers: Headers) -> int:
+    """The class that the request waits in: what the client says, else normal. Raises ApiError 400."""
+    given = headers.get(b"x-priority")
+    if given is None:
+        return NORMAL
+    priority = _PRIORITIES.get(given)
+    if priority is None:
+        raise errors.bad_request(
+            f"x-priority is {given[:50].decode('latin-1')!r}: high, normal or low is accepted", "x-priority"
+        )
+    return priority
 
 
 async def read_body(

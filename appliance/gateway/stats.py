@@ -8,6 +8,9 @@ from appliance.policies.report import LATENCY_BUCKETS_S, Histogram, bucket_index
 #: How a request can end. Each accepted request ends in exactly one of them.
 OUTCOMES = ("answered", "failed", "shed", "cancelled")
 
+#: How a request that may be cached was begun: with an answer kept, with one under way, or anew.
+CACHE_RESULTS = ("hit", "miss", "shared")
+
 #: How an attempt at an agent can end.
 ATTEMPT_RESULTS = ("answered", "error", "refused", "broken", "cancelled", "timeout")
 
@@ -52,6 +55,7 @@ class DeploymentStats:
         "accepted",
         "active",
         "answered",
+        "cache",
         "cancelled",
         "completion_tokens",
         "duration",
@@ -66,6 +70,7 @@ class DeploymentStats:
         self.accepted = self.answered = self.failed = self.shed = self.cancelled = 0
         self.active = self.in_flight = 0
         self.prompt_tokens = self.completion_tokens = 0
+        self.cache = dict.fromkeys(CACHE_RESULTS, 0)
         self.duration = Durations()
         self.queue_wait = Durations()
         self._concurrency_s = 0.0
@@ -101,6 +106,8 @@ class DeploymentStats:
         """Count all of another's totals in (those of a deployment that is gone, or a sum)."""
         for name in ("accepted", "active", "in_flight", *OUTCOMES, "prompt_tokens", "completion_tokens"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        for result, count in other.cache.items():
+            self.cache[result] += count
         self.duration.add(other.duration)
         self.queue_wait.add(other.queue_wait)
 

@@ -34,6 +34,8 @@ class Generation:
 class DeploymentRoute:
     """What clients may ask for. `created` is in Unix seconds, `max_agents` counts warm agents.
 
+    `queue_limit` requests and `queue_tokens` tokens of work may wait in each gateway.
+    `cache_bytes` of answers are kept there and given again, 0: none; across teams where `cache_shared`.
     One that is not `accepting` is being removed: what waits already is served, nothing new is taken.
     """
 
@@ -44,9 +46,12 @@ class DeploymentRoute:
     created: int
     max_agents: int
     queue_limit: int = 1000
+    queue_tokens: int = 4_000_000
     deadline_s: float = 60.0
-    balancing: str = "least_in_flight"
+    balancing: str = "expected_completion"
     accepting: bool = True
+    cache_bytes: int = 0
+    cache_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class ScriptedAgent:
         return LoadReport(
             protocol=PROTOCOL_VERSION, agent=self.id, deployment=self.deployment, revision="r1",
             state=self.state, workers=1, batch_size=4, admits=6, executing=1, waiting=0,
-            accepted_total=len(self.requests), answered_total=0, refused_total=0, sequences_total=0,
+            accepted_total=len(self.requests), answered_total=100, refused_total=0, sequences_total=0,
             tokens_total=7, body_bytes_total=0, busy_s_total=0.0, cpu_percent=12.5,
             node_cpu_percent=25.0, rss_bytes=1000, node_available_bytes=2000, uptime_s=1.0,
         )  # fmt: skip

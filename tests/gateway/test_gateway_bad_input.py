@@ -34,6 +34,7 @@ BAD_REQUESTS = [
      415, "unsupported_media_type", None, "application/json"),
     ("deadline a word", {"body": GOOD, "x_deadline_ms": "soon"}, 400, None, "x-deadline-ms", "soon"),
     ("deadline zero", {"body": GOOD, "x_deadline_ms": "0"}, 400, None, "x-deadline-ms", "0"),
+    ("priority unknown", {"body": GOOD, "x_priority": "urgent"}, 400, None, "x-priority", "urgent"),
     ("deadline negative", {"body": GOOD, "x_deadline_ms": "-5"}, 400, None, "x-deadline-ms", "-5"),
     ("GET", {"method": "GET"}, 405, "method_not_allowed", None, "POST"),
     ("POST to models", {"path": "/v1/models"}, 405, "method_not_allowed", None, "GET"),

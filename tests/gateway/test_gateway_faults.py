@@ -111,7 +111,7 @@ async def test_a_full_agent_is_not_asked_in_a_busy_loop(gateway, make_agent):
 async def test_an_error_answer_is_tried_elsewhere(gateway, make_agent):
     """A 500 of a living agent is not the client's answer while another can serve."""
     broken, other = await make_agent(script=fault), await make_agent()
-    await gateway.serve_by(broken, other)
+    await gateway.serve_by(broken, other, deployments=[deployment(balancing="round_robin")])
     await gateway.ready(broken, other)
     responses = [await gateway.embed() for _ in range(6)]
     assert {r.status for r in responses} == {200}

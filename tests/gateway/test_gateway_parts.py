@@ -14,7 +14,6 @@ from appliance.gateway.limits import Keyring, MemoryBudget, TokenBucket
 from appliance.gateway.logs import JsonLines, Throttle
 from appliance.gateway.retries import RetryBudget
 from appliance.gateway.tracker import AgentSlots, Pool, Reservation
-from appliance.gateway.wait_queue import WaitQueue
 from appliance.policies.balancing import Nothing, find_policy
 from appliance.policies.snapshot import AgentRoute
 
@@ -92,19 +91,6 @@ def test_retry_budget(active, allowed):
     assert sum(budget.take(active) for _ in range(50)) == allowed
     budget.give_back()
     assert budget.take(active)
-
-
-def test_queue_order_bound_and_removal():
-    """First in, first out; back at the head whatever the bound; out from anywhere."""
-    queue = WaitQueue(3)
-    assert [queue.offer(item) for item in "abcd"] == [True, True, True, False]
-    queue.remove("b")
-    queue.put_back("z")
-    queue.put_back("y")
-    assert list(queue) == ["y", "z", "a", "c"]
-    assert (queue.head(), len(queue), "b" in queue) == ("y", 4, False)
-    with pytest.raises(IndexError, match="empty"):
-        WaitQueue(1).head()
 
 
 def slots(name, state=AgentState.READY, **changes):

@@ -85,7 +85,8 @@ async def test_an_agents_400_passes_through(gateway, make_agent):
 async def test_work_is_spread_by_size(gateway, make_agent):
     """An agent of twice the slots gets twice the work."""
     small, big = await make_agent(script=lambda _: HANG), await make_agent(script=lambda _: HANG)
-    await gateway.serve_by(small.route(slots=4), big.route(slots=8))
+    by_size = [deployment(balancing="least_in_flight")]
+    await gateway.serve_by(small.route(slots=4), big.route(slots=8), deployments=by_size)
     await gateway.ready(small, big)
     tasks = [asyncio.create_task(gateway.embed()) for _ in range(12)]
     await gateway.until_accepted(12)

@@ -5,10 +5,12 @@ from pkgutil import iter_modules
 
 from appliance.policies.balancing.seam import (
     DEFAULT_POLICY,
+    Choice,
     Nothing,
     Policy,
     Target,
     UnknownPolicy,
+    Wait,
     find_policy,
     policy_names,
 )
@@ -18,10 +20,12 @@ for _module in iter_modules(__path__):
 
 __all__ = [
     "DEFAULT_POLICY",
+    "Choice",
     "Nothing",
     "Policy",
     "Target",
     "UnknownPolicy",
+    "Wait",
     "find_policy",
     "policy_names",
 ]

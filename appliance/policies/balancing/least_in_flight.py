@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from appliance.policies.balancing.seam import Nothing, Target, register
 
 
-@register("least_in_flight")
-def pick(targets: Sequence[Target], turn: int) -> int | Nothing:
+@register("least_in_flight", compares=True)
+def pick(targets: Sequence[Target], turn: int, _now: float, _work: float, _behind: int) -> int | Nothing:
     """The least in-flight per slot; among equals the one with most free slots, then the next in turn.
 
     Worked number: 3 of 4 slots busy (0.75) loses to 5 of 8 (0.63).

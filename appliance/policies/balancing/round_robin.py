@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from appliance.policies.balancing.seam import Nothing, Target, register
 
 
-@register("round_robin")
-def pick(targets: Sequence[Target], turn: int) -> int | Nothing:
+@register("round_robin", compares=False)
+def pick(targets: Sequence[Target], turn: int, _now: float, _work: float, _behind: int) -> int | Nothing:
     """The first agent with room, beginning at `turn`."""
     count = len(targets)
     if count == 0:
