@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+import psutil
 import pytest
 from django.conf import settings
 from django.db import connection
@@ -392,21 +393,26 @@ def test_lease_lost_in_first_contact_leaves_no_node(boxes):
 
 @pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_many_boxes_at_once(boxes, count):
-    """At most sixteen are worked on at a time, and one that hangs delays no other."""
+    """At most sixteen are worked on at a time, in bounded memory, and one that hangs delays no other."""
     names = [f"10.1.{number // 100}.{number % 100 + 1}" for number in range(count)]
     for number, name in enumerate(names):
         boxes.add(name, hangs=number == 3)
     for name in names:
         boxes.ask(name)
     most, threads = 0, threading.active_count()
+    rss_bytes = psutil.Process().memory_info().rss
+    peak_bytes = rss_bytes
     deadline = time.monotonic() + 90
     done = Enrolment.objects.filter(state=State.DONE)
     while done.count() < count - 1 and time.monotonic() < deadline:
         boxes.crew.look()
         most = max(most, threading.active_count() - threads)
+        peak_bytes = max(peak_bytes, psutil.Process().memory_info().rss)
         time.sleep(0.05)
     assert Node.objects.count() == done.count() == count - 1
     assert most <= 16 + 1  # and the keeper of leases
+    assert peak_bytes - rss_bytes < 64 * 1024 * 1024
+    print(f"{count} boxes: {most} threads, {(peak_bytes - rss_bytes) / 1e6:.1f} MB more at most")
     assert not Node.objects.filter(address=names[3]).exists()
     steps = RemoteStep.objects.filter(outcome="done", enrolment__state=State.DONE)
     assert steps.count() == (count - 1) * 12

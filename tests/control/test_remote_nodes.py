@@ -16,7 +16,7 @@ from appliance.nodes import cordon_node, drain_node, reboot_node, retire_node, u
 from provisioning.bundle import Release
 from provisioning.errors import BundleError
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "history"])
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True, databases=["default", "history"])]
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from scripted_agent import DIE, HANG, echo, fault
 from agents.protocol import Refusal
 from appliance.policies.balancing import Policy, Wait
 
+pytestmark = pytest.mark.slow
+
 GREEDY = "mw-greedy"
 
 

@@ -18,6 +18,8 @@ from appliance.gateway.tracker import Pool
 from appliance.policies.balancing import DEFAULT_POLICY, Nothing, find_policy
 from appliance.policies.service_time import ServiceTime
 
+pytestmark = pytest.mark.slow
+
 UNEQUAL_S = (0.010, 0.010, 0.040)
 SEEDS = (7, 19)
 
