@@ -276,8 +276,11 @@ def test_interrupted_first_contact_is_written_down(stage, monkeypatch):
     box = stage.add(hangs=True)
     run_on_all = enrolment_run.run_on_all
 
+    working = []
+
     def interrupted(names, work, **limits):
-        threading.Thread(target=lambda: list(run_on_all(names, work, **limits)), daemon=True).start()
+        working.append(threading.Thread(target=lambda: list(run_on_all(names, work, **limits)), daemon=True))
+        working[0].start()
         wait_until(lambda: stage.carriers)
         raise KeyboardInterrupt
         yield
@@ -289,7 +292,8 @@ def test_interrupted_first_contact_is_written_down(stage, monkeypatch):
     assert (row.state, row.code, row.hint) == ("failed", "interrupted", "the same command goes on")
     assert not Node.objects.exists()
     stage.end()
-    wait_until(lambda: not any(one.name.startswith("Thread") for one in threading.enumerate()))
+    working[0].join(20)
+    assert not working[0].is_alive()
     box.hangs = False
     monkeypatch.setattr(enrolment_run, "run_on_all", run_on_all)
     stage.enroll("10.0.0.2")

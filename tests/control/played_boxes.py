@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from django.conf import settings
+from provisioning_builders import wait_until
 
 from appliance.control.enrolments import Crew
 from appliance.enrolling import EnrolmentRequest, request_enrolment
@@ -139,3 +140,15 @@ class Boxes:
         deadline = time.monotonic() + 10
         while any(crew.at_work() for crew in self.crews) and time.monotonic() < deadline:
             time.sleep(0.01)
+
+
+def settle(boxes, row, *states):
+    """Look until the row has one of the states, and nobody works on it."""
+
+    def over():
+        boxes.crew.look()
+        row.refresh_from_db()
+        return row.state in states and not boxes.crew.at_work()
+
+    wait_until(over)
+    return row

@@ -4,6 +4,7 @@ So a host is ended, frozen or slowed by its group alone; no process is ever look
 Paths are those of cgroup v2, beside v1's `cpu` and `systemd` hierarchies where the machine has them.
 """
 
+import os
 import time
 from pathlib import Path
 
@@ -55,9 +56,9 @@ class Group:
     def pids(self) -> list[int]:
         """Of all processes in it and below."""
         found = []
-        for listing in (self.unified / self.name).glob("**/cgroup.procs"):
+        for folder in _with_those_below(self.unified / self.name):
             try:
-                found += [int(pid) for pid in listing.read_text().split()]
+                found += [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
             except OSError:  # the group has just gone
                 continue
         return found
@@ -95,8 +96,7 @@ class Group:
 
     def _try_remove(self) -> bool:
         for folder in self.folders:
-            below = sorted((path for path in folder.glob("**/") if path.is_dir()), reverse=True)
-            for path in below:
+            for path in sorted(_with_those_below(folder), reverse=True):
                 try:
                     path.rmdir()
                 except FileNotFoundError:
@@ -104,6 +104,11 @@ class Group:
                 except OSError:  # a process in it has not ended yet
                     return False
         return not any(folder.exists() for folder in self.folders)
+
+
+def _with_those_below(group: Path) -> list[Path]:
+    """`group` and all below it; one that goes meanwhile is left out, where `Path.glob` raises."""
+    return [Path(folder) for folder, _, _ in os.walk(group)]
 
 
 def wait_until(condition, timeout_s: float, what: str, interval_s: float = 0.02) -> None:

@@ -175,13 +175,13 @@ def test_no_key_gets_ahead_of_another_that_waits(requests, newcomers_after):
     waits = {key: [] for key in "abc"}
     step = 0
     while queue:
+        waiting = {one.key for one in queue}
         item = queue_take(queue)
+        for key in "abc":
+            waits[key].append((item.work if item.key == key else 0.0, key in waiting))
         step += 1
         if step == newcomers_after:
             queue.offer(Item("new", "a", work=5.0))
-        for key in "abc":
-            present = any(one.key == key for one in queue)
-            waits[key].append((item.work if item.key == key else 0.0, present))
     largest = {key: max([work for k, work in requests if k == key] + [5.0]) for key in "abc"}
     for one, other in ("ab", "bc", "ac"):
         apart = 0.0
