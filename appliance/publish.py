@@ -102,7 +102,13 @@ def _deployment_routes() -> Iterator[DeploymentRoute]:
             created=int(deployment.created_at.timestamp()),
             max_agents=deployment.max_agents,
             queue_limit=deployment.queue_limit,
+            queue_tokens=deployment.queue_tokens,
             deadline_s=deployment.deadline_s,
+            balancing=deployment.balancing,
+            sticky=deployment.sticky,
+            hedging=deployment.hedging,
+            cache_bytes=deployment.cache_bytes,
+            cache_shared=deployment.cache_shared,
             accepting=not deployment.removing,
         )
 

@@ -5,6 +5,7 @@ from django.db import models
 
 from appliance.models.inference_models import InferenceModel
 from appliance.models.names import validate_name
+from appliance.policies.balancing import DEFAULT_POLICY
 
 MAX_AGENTS = 1000
 
@@ -31,7 +32,22 @@ class Deployment(models.Model):
         help_text="Requests one agent should carry, executing and waiting; empty: 70 % of its slots.",
     )  # fmt: skip
     queue_limit = models.PositiveIntegerField(default=1000, validators=[MinValueValidator(1)])
+    queue_tokens = models.PositiveIntegerField(
+        default=4_000_000, validators=[MinValueValidator(1)],
+        help_text="Tokens of work that may wait in each gateway.",
+    )  # fmt: skip
     deadline_s = models.FloatField(default=60.0, validators=[MinValueValidator(0.1)])
+    balancing = models.CharField(max_length=32, default=DEFAULT_POLICY, help_text="Who chooses the agent.")
+    sticky = models.BooleanField(
+        default=False, help_text="Requests of one x-session go to one agent while it has room."
+    )
+    hedging = models.BooleanField(
+        default=False, help_text="A request slower than 95 % of them is tried at a second agent too."
+    )
+    cache_bytes = models.PositiveBigIntegerField(
+        default=0, help_text="Answers kept in each gateway and given again; 0: none."
+    )
+    cache_shared = models.BooleanField(default=False, help_text="Answers are given again across teams.")
     paused = models.BooleanField(default=False, help_text="Keep the number of agents as it is.")
     removing = models.BooleanField(default=False, help_text="Drain the agents, then remove the deployment.")
     removing_at = models.DateTimeField(null=True, blank=True, help_text="When the loop first saw that.")

@@ -36,6 +36,8 @@ class DeploymentRoute:
 
     `queue_limit` requests and `queue_tokens` tokens of work may wait in each gateway.
     `cache_bytes` of answers are kept there and given again, 0: none; across teams where `cache_shared`.
+    Where `sticky`, requests of one session go to one agent while it has room; where `hedging`, a request that
+    is slower than 95 % of them is tried at a second agent too.
     One that is not `accepting` is being removed: what waits already is served, nothing new is taken.
     """
 
@@ -52,6 +54,8 @@ class DeploymentRoute:
     accepting: bool = True
     cache_bytes: int = 0
     cache_shared: bool = False
+    sticky: bool = False
+    hedging: bool = False
 
 
 @dataclass(frozen=True, slots=True)
