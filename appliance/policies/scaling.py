@@ -1,127 +1,55 @@
 """How many warm agents a deployment should have, from its load. Standard library only.
 
-Two averages of concurrency: a stable one of a minute and a short one that answers to bursts (panic).
-`decide` is a function of policy, load, its own last state and `now`; missing data never scales down.
+Each rule says how many it wants, the largest wins. Where requests and their times are counted these are the
+rules of waiting; else two averages of concurrency: a stable one of a minute and a short one that
+answers to bursts (panic). `decide` is a function of policy, load, its own last state and `now`; missing
+data never scales down.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from appliance.policies.windows import (
-    Window,
-    add_spans,
-    average,
-    span_of,
-    window_from_json,
-    window_to_json,
+from appliance.policies.demand import forget, observe
+from appliance.policies.forecast import forecast_rate, observe_season
+from appliance.policies.scaling_facts import (
+    Decision,
+    GatewayLoad,
+    Load,
+    ScalingPolicy,
+    ScalingState,
+    Want,
+    state_from_json,
 )
+from appliance.policies.signal_rules import signal_wants
+from appliance.policies.waiting_rules import (
+    Queueing,
+    agents_for_wait,
+    observe_queueing,
+    servers_for_backlog,
+    servers_for_peak,
+)
+from appliance.policies.windows import add_spans, average, span_of
+
+__all__ = [
+    "Decision", "GatewayLoad", "Load", "ScalingPolicy", "ScalingState", "decide", "state_from_json",
+    "want_agents",
+]  # fmt: skip
+
+_MINUTE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class ScalingPolicy:
-    """The knobs. `target` is the concurrency one agent should carry; rates are factors of ready agents.
+@dataclass(slots=True)
+class _Turn:
+    """A decision in the making: what is wanted so far, why, and what changed it."""
 
-    `tolerance` is the band around the target in which nothing is done, as a fraction.
-    """
-
-    min_agents: int = 1
-    max_agents: int = 1
-    target: float = 1.0
-    stable_window_s: float = 60.0
-    panic_window_s: float = 6.0
-    panic_threshold: float = 2.0
-    tolerance: float = 0.1
-    max_up_rate: float = 1000.0
-    max_down_rate: float = 2.0
-    stabilization_s: float = 60.0
-    idle_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayLoad:
-    """What one gateway process counted for the deployment. `process` names it: id and start."""
-
-    process: str
-    started_at: float
-    at: float
-    concurrency_s: float
-    in_flight: int
-    queued: int
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is known now. `current` is the number wanted so far, `ready` what can serve.
-
-    `complete` is false where a gateway is silent: the load may then be more than what is seen.
-    `held` says that a gateway told of a request that no warm agent can take.
-    """
-
-    current: int
-    ready: int
-    gateways: tuple[GatewayLoad, ...]
-    complete: bool = True
-    held: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ScalingState:
-    """The policy's memory. Times are Unix seconds; `recent` are (time, want) that may still hold it up."""
-
-    at: float
-    window: Window = ()
-    previous: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    panic_at: float | None = None
-    panic_peak: int = 0
-    active_at: float = 0.0
-    recent: tuple[tuple[float, int], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The state as JSON types."""
-        return {
-            "at": self.at,
-            "window": window_to_json(self.window),
-            "previous": {name: list(pair) for name, pair in self.previous.items()},
-            "panic_at": self.panic_at,
-            "panic_peak": self.panic_peak,
-            "active_at": self.active_at,
-            "recent": [list(pair) for pair in self.recent],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do and why. `want` is what the load asks before any clamp, None: cannot tell.
-
-    `kind` names the sort of reason in one word; a change of it is worth a row.
-    """
-
-    replicas: int
     state: ScalingState
-    reason: str
+    asked: int
+    want: int
     kind: str
-    valid: bool
-    want: int | None = None
-    clamps: tuple[str, ...] = ()
-    inputs: Mapping[str, float | int | None] = field(default_factory=dict)
-
-
-def state_from_json(given: Mapping[str, Any]) -> ScalingState | None:
-    """The opposite of `to_json`; None where there is none, or it is not understood."""
-    try:
-        return ScalingState(
-            at=float(given["at"]),
-            window=window_from_json(given["window"]),
-            previous={str(k): (float(v[0]), float(v[1])) for k, v in given["previous"].items()},
-            panic_at=None if given["panic_at"] is None else float(given["panic_at"]),
-            panic_peak=int(given["panic_peak"]),
-            active_at=float(given["active_at"]),
-            recent=tuple((float(at), int(want)) for at, want in given["recent"]),
-        )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        return None
+    words: str
+    clamps: list[str]
+    inputs: dict[str, float | int | None]
 
 
 def decide(policy: ScalingPolicy, load: Load, state: ScalingState | None, now: float) -> Decision:
@@ -133,16 +61,27 @@ def decide(policy: ScalingPolicy, load: Load, state: ScalingState | None, now: f
     if state is None or now - state.at > policy.stable_window_s or state.at > now + 1:
         panicking = load.current > 0 or load.ready > 0
         state = ScalingState(
-            at=now, panic_at=now if panicking else None, panic_peak=load.current, active_at=now
-        )
+            at=now, panic_at=now if panicking else None, panic_peak=load.current, active_at=now,
+            season=None if state is None else state.season,
+        )  # fmt: skip
     if not load.gateways:
         return _cannot_tell(policy, load, state)
     state = _remember(policy, load, state, now)
     stable = average(state.window, now=now, length_s=policy.stable_window_s)
     panic = average(state.window, now=now, length_s=policy.panic_window_s)
     if stable is None or panic is None:
-        stable = panic = float(sum(gateway.in_flight + gateway.queued for gateway in load.gateways))
-    return _answer(policy, load, state, now, stable=stable, panic=panic)
+        stable = panic = float(load.in_flight + load.queued)
+    inputs = _inputs(load, stable, panic)
+    seen = _look(policy, load, state, now)
+    if seen is None or policy.by_concurrency:
+        turn = _by_concurrency(policy, load, state, now, stable=stable, panic=panic, inputs=inputs)
+    else:
+        turn = _Turn(state, 0, 0, "load", "nothing comes", [], inputs)
+    blind = policy.slots is not None and seen is None
+    if seen is not None:
+        blind = _by_rules(policy, load, turn, _waiting_wants(policy, load, turn, seen, now), now)
+    blind = _by_rules(policy, load, turn, signal_wants(policy, load, seen), now) or blind
+    return _conclude(policy, load, turn, now, blind=blind)
 
 
 def want_agents(
@@ -193,18 +132,56 @@ def _remember(policy: ScalingPolicy, load: Load, state: ScalingState, now: float
             spans.append(span)
             busy = busy or span[2] > 0
     kept = {name: pair for name, pair in previous.items() if now - pair[0] <= policy.stable_window_s}
-    return replace(
+    state = replace(
         state,
         at=now,
         window=add_spans(state.window, spans, keep_s=policy.stable_window_s + 1),
         previous=kept,
         active_at=now if busy else state.active_at,
+        steps=tuple(step for step in state.steps if now - step[0] < _MINUTE_S),
     )
+    return _count(policy, load, state, now)
 
 
-def _answer(
-    policy: ScalingPolicy, load: Load, state: ScalingState, now: float, *, stable: float, panic: float
-) -> Decision:
+def _count(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -> ScalingState:
+    """Take in the requests that came, of gateways that count them all."""
+    counted = [
+        (one.process, one.started_at, (one.accepted, one.finished, one.service_s or 0.0))
+        for one in load.gateways
+        if one.accepted is not None
+        and one.finished is not None
+        and (one.service_s is not None or policy.capacity_rps)
+    ]
+    if policy.slots is None or len(counted) < len(load.gateways):
+        return state
+    demand = forget(observe(state.demand, counted, now), frozenset(state.previous))
+    season = state.season
+    if policy.season_s > 0 and demand.history:
+        season = observe_season(season, policy.season_s, demand.history[-1][1], now)
+    return replace(state, demand=demand, season=season if policy.season_s > 0 else None)
+
+
+def _look(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -> Queueing | None:
+    """The picture for the rules of waiting; None where there are none, or requests are not counted now."""
+    history = state.demand.history
+    if policy.slots is None or not history or history[-1][0] < now:
+        return None
+    demand = state.demand
+    if policy.capacity_rps:
+        demand = replace(demand, service_s=policy.slots / policy.capacity_rps)
+    return observe_queueing(
+        demand, now, in_system=load.in_flight + load.queued, slots=policy.slots,
+        slo_wait_s=policy.slo_wait_s, start_s=policy.start_s, miss_cost_s=policy.miss_cost_s,
+    )  # fmt: skip
+
+
+# The rules.
+
+
+def _by_concurrency(
+    policy: ScalingPolicy, load: Load, state: ScalingState, now: float, *, stable: float, panic: float,
+    inputs: dict[str, float | int | None],
+) -> _Turn:  # fmt: skip
     asked, want, state, clamps = want_agents(
         policy, ready=load.ready, stable=stable, panic=panic, state=state, now=now
     )
@@ -218,25 +195,91 @@ def _answer(
     elif _within_tolerance(policy, stable, load.current):
         want = load.current
         clamps.append("tolerance")
-    idle_for_s = now - state.active_at
-    waiting = load.held or any(gateway.queued for gateway in load.gateways)
-    if want == 0 and waiting:
-        asked, want, kind = max(1, asked), 1, "held"
-        words = "a request is held and no agent is warm"
-    if want == 0 and idle_for_s < policy.idle_s and load.current > 0:
-        want = 1
+    return _Turn(state, asked, want, kind, words, clamps, inputs)
+
+
+def _waiting_wants(
+    policy: ScalingPolicy, load: Load, turn: _Turn, seen: Queueing, now: float
+) -> Sequence[Want]:
+    demand, state = turn.state.demand, turn.state
+    peaks = (*(one for one in state.peaks if now - one[0] < policy.peak_s),)
+    peaks = (*peaks, (now, round(servers_for_peak(demand, now, seen), 3)))
+    turn.state = replace(state, peaks=peaks)
+    turn.inputs |= {"rate_rps": round(seen.rate_rps, 3), "service_s": round(seen.service_s, 4)}
+    backlog = servers_for_backlog(demand, now, seen, queued=load.queued, ready=load.ready)
+    coming = (
+        f"{seen.mean_rps:.2f} requests/s of {seen.service_s:.2f} s, {seen.rate_rps:.2f}/s expected, "
+        f"{seen.in_system} there"
+    )
+    wants = [
+        Want("wait", agents_for_wait(seen, policy.max_agents), coming),
+        Want(
+            "peak", _agents(max(need for _, need in peaks), seen.slots),
+            f"the work of bursts in the last {policy.peak_s:g} s",
+        ),
+        Want("backlog", _agents(backlog, seen.slots), f"{load.queued} wait for {load.ready} ready"),
+    ]  # fmt: skip
+    known = [forecast_rate(state.season, now + seen.lead_s + ahead) for ahead in (0.0, 15.0, 30.0)]
+    rates = [rate for rate in known if rate is not None]
+    if rates and max(rates) > seen.rate_rps:
+        then = replace(seen, rate_rps=max(rates), in_system=0)
+        words = f"{then.rate_rps:.2f} requests/s came at this time before"
+        wants.append(Want("forecast", agents_for_wait(then, policy.max_agents), words))
+    return wants
+
+
+def _agents(servers: float, slots: float) -> int:
+    """A twentieth of an agent too little is none too few."""
+    return max(0, math.ceil(servers / slots - 0.05))
+
+
+def _by_rules(policy: ScalingPolicy, load: Load, turn: _Turn, wants: Sequence[Want], now: float) -> bool:
+    """Raise the turn to the largest want; whether a rule could not tell."""
+    for one in wants:
+        turn.inputs[f"want_{one.rule}"] = one.agents
+        if one.agents is not None and one.agents > turn.want:
+            turn.want = turn.asked = one.agents
+            turn.kind, turn.words = ("load" if one.rule == "wait" else one.rule), one.words
+    began = turn.state.panic_at
+    if not policy.by_concurrency and policy.slots is not None and began is not None:
+        if now - began > policy.stable_window_s:
+            turn.state = replace(turn.state, panic_at=None, panic_peak=0)
+        elif turn.want < load.current:
+            turn.want = load.current
+            turn.clamps.append("too little is known since the start: never down")
+    return any(one.agents is None for one in wants)
+
+
+# From what is wanted to what is done.
+
+
+def _conclude(policy: ScalingPolicy, load: Load, turn: _Turn, now: float, *, blind: bool) -> Decision:
+    clamps, idle_for_s = turn.clamps, now - turn.state.active_at
+    if turn.want == 0 and (load.held or load.queued):
+        turn.asked, turn.want, turn.kind = max(1, turn.asked), 1, "held"
+        turn.words = "a request is held and no agent is warm"
+    if turn.want == 0 and idle_for_s < policy.idle_s and load.current > 0:
+        turn.want = 1
         clamps.append(f"idle for {idle_for_s:.0f} of {policy.idle_s:g} s")
-    want, state = _stabilize(policy, load, state, now, want=want, idle_for_s=idle_for_s, clamps=clamps)
-    if want < load.current and not load.complete:
-        want, kind = load.current, "cannot_tell"
-        clamps.append("a gateway is silent: never down")
-        words += "; a gateway is silent, so the load may be more"
-    replicas = _bound(policy, want, clamps)
-    if want == 0 and idle_for_s >= policy.idle_s:
-        kind, words = "idle", f"no request for {policy.idle_s:g} s"
+    if policy.warm_floor:
+        turn.want += policy.warm_floor
+        clamps.append(f"warm floor {policy.warm_floor}")
+    idle = turn.want == 0 and idle_for_s >= policy.idle_s
+    _stabilize(policy, load, turn, now, idle_for_s=idle_for_s)
+    _limit_steps(policy, load, turn)
+    if turn.want < load.current and (blind or not load.complete):
+        turn.want, turn.kind = load.current, "cannot_tell"
+        why = "a gateway is silent" if not load.complete else "a figure is missing"
+        clamps.append(f"{why}: never down")
+        turn.words += f"; {why}, so the load may be more"
+    replicas = _bound(policy, turn.want, clamps)
+    if idle and turn.kind != "cannot_tell":
+        turn.kind, turn.words = "idle", f"no request for {policy.idle_s:g} s"
+    if replicas != load.current:
+        turn.state = replace(turn.state, steps=(*turn.state.steps, (now, replicas - load.current)))
     return Decision(
-        replicas, state, f"{words}: {_said(load.current, replicas, clamps)}", kind, valid=True, want=asked,
-        clamps=tuple(clamps), inputs=_inputs(load, stable, panic),
+        replicas, turn.state, f"{turn.words}: {_said(load.current, replicas, clamps)}", turn.kind, valid=True,
+        want=turn.asked, clamps=tuple(clamps), inputs=turn.inputs,
     )  # fmt: skip
 
 
@@ -244,18 +287,31 @@ def _within_tolerance(policy: ScalingPolicy, stable: float, current: int) -> boo
     return current > 0 and abs(1 - stable / (policy.target * current)) <= policy.tolerance
 
 
-def _stabilize(
-    policy: ScalingPolicy, load: Load, state: ScalingState, now: float, *, want: int, idle_for_s: float,
-    clamps: list[str],
-) -> tuple[int, ScalingState]:  # fmt: skip
+def _stabilize(policy: ScalingPolicy, load: Load, turn: _Turn, now: float, *, idle_for_s: float) -> None:
     """Down only to the most that was wanted lately; whatever is idle long enough need not wait again."""
-    recent = [(at, was) for at, was in state.recent if now - at < policy.stabilization_s and was > want]
-    state = replace(state, recent=(*recent, (now, want)))
+    want = turn.want
+    recent = [(at, was) for at, was in turn.state.recent if now - at < policy.stabilization_s and was > want]
+    turn.state = replace(turn.state, recent=(*recent, (now, want)))
     held_up = min(load.current, max((was for _, was in recent), default=0))
     if held_up > want and idle_for_s < policy.idle_s:
-        clamps.append(f"wanted {held_up} within the last {policy.stabilization_s:g} s")
-        return held_up, state
-    return want, state
+        turn.clamps.append(f"wanted {held_up} within the last {policy.stabilization_s:g} s")
+        turn.want = held_up
+
+
+def _limit_steps(policy: ScalingPolicy, load: Load, turn: _Turn) -> None:
+    """No more agents up, or down, within a minute than people allow."""
+    up = sum(step for _, step in turn.state.steps if step > 0)
+    down = -sum(step for _, step in turn.state.steps if step < 0)
+    if policy.max_up_per_min is not None:
+        most = load.current + max(0, policy.max_up_per_min - up)
+        if turn.want > most:
+            turn.want = most
+            turn.clamps.append(f"at most {policy.max_up_per_min} more a minute")
+    if policy.max_down_per_min is not None:
+        least = load.current - max(0, policy.max_down_per_min - down)
+        if turn.want < least:
+            turn.want = least
+            turn.clamps.append(f"at most {policy.max_down_per_min} fewer a minute")
 
 
 def _cannot_tell(policy: ScalingPolicy, load: Load, state: ScalingState) -> Decision:
@@ -291,6 +347,6 @@ def _inputs(load: Load, stable: float | None, panic: float | None) -> dict[str, 
         "ready": load.ready,
         "current": load.current,
         "gateways": len(load.gateways),
-        "in_flight": sum(gateway.in_flight for gateway in load.gateways),
-        "queued": sum(gateway.queued for gateway in load.gateways),
+        "in_flight": load.in_flight,
+        "queued": load.queued,
     }

@@ -29,27 +29,23 @@ def add_spans(window: Window, spans: Iterable[tuple[float, float, float]], *, ke
     Areas of several gateways add up; the time they saw does not, for they saw the same seconds.
     A span's area is spread evenly over its seconds.
     """
-    areas = {bucket.second: bucket.area for bucket in window}
-    seen = {bucket.second: bucket.seen_s for bucket in window}
+    known = {bucket.second: bucket for bucket in window}
+    areas: dict[int, float] = {}
     added: dict[int, float] = {}
     newest = max((bucket.second for bucket in window), default=0)
     for start, end, area in spans:
         if end <= start:
             continue
         newest = max(newest, int(end))
-        first = max(start, end - MAX_SPREAD_S)
         rate = area / (end - start)
-        of_this_span = _cut(first, end)
-        for second, length in of_this_span.items():
+        for second, length in _cut(max(start, end - MAX_SPREAD_S), end).items():
             areas[second] = areas.get(second, 0.0) + rate * length
             added[second] = max(added.get(second, 0.0), length)
     for second, length in added.items():
-        seen[second] = min(1.0, seen.get(second, 0.0) + length)
-    return tuple(
-        Bucket(second, round(areas[second], 6), round(seen[second], 6))
-        for second in sorted(areas)
-        if second > newest - keep_s
-    )
+        before = known.get(second, Bucket(second, 0.0, 0.0))
+        seen_s = min(1.0, before.seen_s + length)
+        known[second] = Bucket(second, round(before.area + areas[second], 6), round(seen_s, 6))
+    return tuple(known[second] for second in sorted(known) if second > newest - keep_s)
 
 
 def average(window: Window, *, now: float, length_s: float) -> float | None:

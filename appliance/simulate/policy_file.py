@@ -1,0 +1,55 @@
+"""The policy of a file: a JSON object, or lines `key=value`, with the keys of `set_scaling`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from appliance.policies.scaling import ScalingPolicy
+from appliance.policies.scaling_keys import BadKey, check, set_key
+
+MAX_BYTES = 65_536
+#: Latency under load is not part of the plant.
+NOT_REPLAYED = frozenset({"target_p95_ms"})
+
+
+def read_policy(path: Path, base: ScalingPolicy) -> ScalingPolicy:
+    """`base` with the file's keys set. Raises BadKey, naming the file, and OSError."""
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise BadKey(
+            f"{path} is over {MAX_BYTES} bytes: a policy is accepted, a JSON object or lines key=value"
+        )
+    try:
+        for name, value in _pairs(content.decode()).items():
+            base = _set(base, name, value)
+        return check(base)
+    except UnicodeDecodeError:
+        raise BadKey(f"{path} is not UTF-8 text: a JSON object or lines key=value are accepted") from None
+    except BadKey as error:
+        raise BadKey(f"{path}: {error}") from None
+
+
+def _set(policy: ScalingPolicy, name: str, value: str) -> ScalingPolicy:
+    if name in NOT_REPLAYED:
+        raise BadKey(f"{name} cannot be replayed: leave it out")
+    return set_key(policy, name, value)
+
+
+def _pairs(text: str) -> Mapping[str, str]:
+    if text.lstrip().startswith("{"):
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise BadKey(f'not JSON ({error}): an object such as {{"max": 8}} is accepted') from None
+        return {str(name): "none" if value is None else str(value) for name, value in given.items()}
+    pairs = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.partition("#")[0].strip()
+        if not bare:
+            continue
+        name, equals, value = bare.partition("=")
+        if not equals:
+            raise BadKey(f"line {number}: {bare!r}: key=value is accepted")
+        pairs[name.strip()] = value.strip()
+    return pairs
