@@ -11,14 +11,20 @@ The same port answers plain HTTP (ALPN `http/1.1`) for direct use, tests and the
     REFUSED := reason:u8
     CANCEL, RESUME := (empty)
     LOAD    := load report, JSON (stream 0); the first frame of an agent is one
+    BEAT    := executing:u16 waiting:u32 cpu_percent:u8 node_cpu_percent:u8 (stream 0)
+    PACE    := interval_ms:u32 (stream 0)
+
+An agent whose load report says `beats` sends a BEAT each `interval_ms` once a gateway has sent it
+a PACE, and each BUSY_BEAT_MS while it has work of that gateway. Neither side sends these frames to one
+that does not know them, so agents and gateways can be renewed in any order.
 """
 
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from enum import Enum, IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 PROTOCOL_VERSION: Final = 1
 ALPN_LINK: Final = "millwright/1"
@@ -32,6 +38,7 @@ PATH_METRICS: Final = "/metrics"
 PATH_LOAD: Final = "/load"
 PATH_PARK: Final = "/park"
 PATH_RESUME: Final = "/resume"
+PATH_CALIBRATE: Final = "/calibrate"
 
 #: Which path serves a task: the gateway refuses others with 400, the agent with 404.
 TASK_PATHS: Final = {"embed": PATH_EMBEDDINGS}
@@ -46,6 +53,11 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 FRAME_HEADER: Final = struct.Struct("!IBI")
 _REQUEST: Final = struct.Struct("!IBB")
 _ANSWER: Final = struct.Struct("!HIIIB")
+_BEAT: Final = struct.Struct("!HIBB")
+_PACE: Final = struct.Struct("!I")
+
+#: How often an agent with work beats, and the shortest interval a gateway may ask for.
+BUSY_BEAT_MS: Final = 100
 
 
 class Kind(IntEnum):
@@ -57,6 +69,8 @@ class Kind(IntEnum):
     REFUSED = 4
     CANCEL = 5
     RESUME = 6
+    BEAT = 7
+    PACE = 8
 
 
 _KINDS: Final = {int(kind): kind for kind in Kind}
@@ -115,7 +129,10 @@ class LoadReport:
     """What an agent tells each second, and at once when its state changes.
 
     Totals only ever grow while the process lives, so a lost report loses nothing.
-    `admits` is how many requests it holds at most, executing and waiting together.
+    `admits` is how many requests it holds at most, executing and waiting together. One that `beats`
+    understands PACE. From `threads` on: what it runs with, and what it has learned from its own batches; one
+    takes `fixed_s + per_token_s x tokens` (both 0: not known yet), in requests and tokens per second at most
+    `capacity_rps` and `tokens_per_s`.
     """
 
     protocol: int
@@ -140,6 +157,15 @@ class LoadReport:
     rss_bytes: int
     node_available_bytes: int
     uptime_s: float
+    beats: bool = False
+    threads: int = 0
+    engine: str = ""
+    engine_version: str = ""
+    batches_total: int = 0
+    fixed_s: float = 0.0
+    per_token_s: float = 0.0
+    capacity_rps: float = 0.0
+    tokens_per_s: float = 0.0
 
     def to_json(self) -> bytes:
         """The report as a JSON object with the names of the fields."""
@@ -149,15 +175,28 @@ class LoadReport:
     def from_json(cls, raw: bytes) -> "LoadReport":
         """Read a report; unknown names are ignored, so that a newer agent can say more.
 
-        Raises ProtocolError where a name is missing or the text is no JSON object.
+        Raises ProtocolError where a name without a default is missing or the text is no JSON object.
         """
         try:
             given = json.loads(raw)
-            known = {field.name: given[field.name] for field in fields(cls)}
+            known = {
+                field.name: given[field.name]
+                for field in fields(cls)
+                if field.default is MISSING or field.name in given
+            }
             known["state"] = AgentState(known["state"])
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolError(f"load report not understood: {error}") from error
         return cls(**known)
+
+
+class Beat(NamedTuple):
+    """What an agent tells ten times a second: requests, and percentages of all cores of its machine."""
+
+    executing: int
+    waiting: int
+    cpu_percent: int
+    node_cpu_percent: int
 
 
 def build_frame(kind: Kind, stream: int, payload: bytes = b"") -> bytes:
@@ -179,7 +218,7 @@ def build_answer(stream: int, answer: Answer) -> bytes:
     content_type = answer.content_type.encode()
     head = _ANSWER.pack(
         answer.status, answer.prompt_tokens, answer.completion_tokens,
-        answer.processing_us, len(content_type),
+        min(answer.processing_us, 0xFFFF_FFFF), len(content_type),
     )  # fmt: skip
     return build_frame(Kind.ANSWER, stream, b"".join((head, content_type, answer.body)))
 
@@ -187,6 +226,21 @@ def build_answer(stream: int, answer: Answer) -> bytes:
 def build_refusal(stream: int, reason: Refusal) -> bytes:
     """A REFUSED frame."""
     return build_frame(Kind.REFUSED, stream, bytes((reason,)))
+
+
+def build_beat(beat: Beat) -> bytes:
+    """A BEAT frame; what is too large for its field is sent as the largest that fits."""
+    executing, waiting, cpu, node_cpu = beat
+    payload = _BEAT.pack(
+        min(executing, 0xFFFF), min(waiting, 0xFFFF_FFFF),
+        min(max(cpu, 0), 100), min(max(node_cpu, 0), 100),
+    )  # fmt: skip
+    return build_frame(Kind.BEAT, 0, payload)
+
+
+def build_pace(interval_ms: int) -> bytes:
+    """A PACE frame."""
+    return build_frame(Kind.PACE, 0, _PACE.pack(interval_ms))
 
 
 def parse_request(payload: bytes) -> Request:
@@ -224,6 +278,23 @@ def parse_refusal(payload: bytes) -> Refusal:
         raise ProtocolError(f"refusal not understood: {payload[:16]!r}") from error
 
 
+def parse_beat(payload: bytes) -> Beat:
+    """The opposite of `build_beat`, from a frame's payload. Raises ProtocolError."""
+    try:
+        return Beat(*_BEAT.unpack(payload))
+    except struct.error as error:
+        raise ProtocolError(f"beat not understood: {payload[:16]!r}") from error
+
+
+def parse_pace(payload: bytes) -> int:
+    """The interval in a PACE frame's payload, at least BUSY_BEAT_MS. Raises ProtocolError."""
+    try:
+        (interval_ms,) = _PACE.unpack(payload)
+    except struct.error as error:
+        raise ProtocolError(f"pace not understood: {payload[:16]!r}") from error
+    return max(int(interval_ms), BUSY_BEAT_MS)
+
+
 class FrameReader:
     """Cuts a stream of bytes into frames, whatever the pieces it arrives in."""
 
@@ -231,7 +302,7 @@ class FrameReader:
         self._buffer = bytearray()
         self._max_frame_bytes = max_frame_bytes
 
-    def feed(self, piece: bytes) -> Iterator[tuple[Kind, int, bytes]]:
+    def feed(self, piece: bytes | memoryview) -> Iterator[tuple[Kind, int, bytes]]:
         """Yield (kind, stream, payload) of each frame that `piece` completes.
 
         Raises ProtocolError on an unknown kind or a frame over the limit; nothing may be fed

@@ -1,6 +1,7 @@
 """Sentence vectors: the public API's embeddings."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -16,15 +17,20 @@ from agents.tasks.base import Prepared
 MAX_INPUTS: Final = 2048
 #: Text this long cannot fit into the model's tokens; refused before the tokenizer spends memory on it.
 CHARACTERS_PER_TOKEN: Final = 64
+#: A field's JSON up to this is taken as it is, and judged then. To make objects of 16 MB of empty lists
+#: would hold up the whole process for seconds.
+SMALL_BYTES: Final = 64 * 1024
+
+_NULL: Final = msgspec.Raw(b"null")
 
 
 class _Body(msgspec.Struct):
     """The fields that are read; the rest is tolerated. Types are checked by hand, for better errors."""
 
-    model: Any = None
-    input: Any = None
-    encoding_format: Any = None
-    dimensions: Any = None
+    model: msgspec.Raw = _NULL
+    input: msgspec.Raw = _NULL
+    encoding_format: msgspec.Raw = _NULL
+    dimensions: msgspec.Raw = _NULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,14 @@ class Wanted:
 
 
 _decoder: Final = msgspec.json.Decoder(_Body)
+_any_decoder: Final = msgspec.json.Decoder()
+_BEGIN: Final = re.compile(rb'\s*(?:"|\[\s*["\[]?)')
+_large_decoders: Final[dict[bytes, msgspec.json.Decoder[Any]]] = {
+    b"[": msgspec.json.Decoder(list[int]),
+    b'"': msgspec.json.Decoder(str),
+    b'["': msgspec.json.Decoder(list[str]),
+    b"[[": msgspec.json.Decoder(list[list[int]]),
+}
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -53,9 +67,12 @@ class EmbedTask:
     def prepare(self, body: bytes) -> Prepared[Wanted]:
         """Token ids of every input. Raises RequestError naming the field at fault."""
         request = _decode(body)
-        self._check_model(request.model)
-        wanted = Wanted(_encoding(request.encoding_format), self._dimensions(request.dimensions))
-        sequences = self._token_ids(request.input)
+        self._check_model(_small(request.model, "model"))
+        wanted = Wanted(
+            _encoding(_small(request.encoding_format, "encoding_format")),
+            self._dimensions(_small(request.dimensions, "dimensions")),
+        )
+        sequences = self._token_ids(self._read_input(bytes(request.input)))
         limit = self._model.max_length
         for index, ids in enumerate(sequences):
             if len(ids) > limit:
@@ -108,6 +125,24 @@ class EmbedTask:
                 f"dimensions is {_shown(value)}; this model gives 1 to {most}", param="dimensions"
             )
         return value
+
+    def _read_input(self, raw: bytes) -> Any:
+        """The input; of a large one only what may be right is read, and all of it is of one type."""
+        if len(raw) <= SMALL_BYTES:
+            return _read(raw)
+        begin = _BEGIN.match(raw)
+        kind = b"".join(begin[0].split()) if begin else b""
+        most = self._model.max_length
+        if kind == b"[[":
+            if raw.count(b"[") > MAX_INPUTS + 1:
+                raise _bad_input(f"input has too many entries; at most {MAX_INPUTS} are accepted")
+            most *= MAX_INPUTS
+        if kind in (b"[", b"[[") and raw.count(b",") >= most:
+            raise _too_long(f"input has too many tokens; this model takes at most {self._model.max_length}")
+        try:
+            return _large_decoders.get(kind, _large_decoders[b"["]).decode(raw)
+        except msgspec.ValidationError:
+            raise _bad_input("input is none of what is accepted: a string, strings or token ids") from None
 
     def _token_ids(self, value: Any) -> Sequence[TokenIds]:
         """Sort out the four shapes an input may have."""
@@ -166,6 +201,21 @@ def _decode(body: bytes) -> _Body:
         return _decoder.decode(body)
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not UTF-8: byte {error.start} is not valid") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RequestError(f"the body is not a JSON object that can be read: {error}") from None
+
+
+def _small(raw: msgspec.Raw, name: str) -> Any:
+    text = bytes(raw)
+    if len(text) > SMALL_BYTES:
+        raise RequestError(f"{name} has {len(text)} bytes, more than any that is accepted", param=name)
+    return _read(text)
+
+
+def _read(raw: bytes) -> Any:
+    """A part of a body. What is no JSON was found already, but not a number that is too large."""
+    try:
+        return _any_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestError(f"the body is not a JSON object that can be read: {error}") from None
 

@@ -1,18 +1,24 @@
 """One client's request from the moment it is accepted until it has ended, and its deployment."""
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from agents.protocol import Answer
 from appliance.gateway.cache import AnswerCache
 from appliance.gateway.drain import Drain
 from appliance.gateway.errors import ApiError
+from appliance.gateway.slots import AgentSlots, Reservation
 from appliance.gateway.stats import DeploymentStats
-from appliance.gateway.tracker import AgentSlots, Pool, Reservation
+from appliance.gateway.tracker import Pool
 from appliance.gateway.wait_queue import NORMAL, WaitQueue
 from appliance.policies.balancing import find_policy
+from appliance.policies.hedging import RecentTimes
 from appliance.policies.snapshot import DeploymentRoute
+
+#: So many calls are watched at most for being slow; of more the oldest are not.
+MOST_WATCHED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +38,37 @@ CLIENT_LEFT = ClientLeft()
 Outcome = Served | ApiError | ClientLeft
 
 
+class Awaited(Protocol):
+    """Where a call's outcome goes, once: a future is one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """It has ended so. Must not raise, and not ask anything of the dispatcher."""
+        ...
+
+
+class Second:
+    """The second attempt of a call that is hedged."""
+
+    __slots__ = ("reservation", "sent_at", "stream")
+
+    def __init__(self, reservation: Reservation, stream: int, sent_at: float) -> None:
+        self.reservation = reservation
+        self.stream = stream
+        self.sent_at = sent_at
+
+
 class Call:
     """A request of a client. It is queued, or in flight (`reservation` is set), or done.
 
-    `outcome` is the future its handler awaits. `key` says whose it is, `priority` and `work` (in
+    `outcome` is what its handler waits for. `key` says whose it is, `priority` and `work` (in
     tokens) where it waits. With a `cache_key` it may get another's answer; its own is kept
-    where `keep_answer`. It was `adopted` where it got another's place at an agent. Times are
-    monotonic seconds.
+    where `keep_answer`. It was `adopted` where it got another's place at an agent. With a `session`
+    it goes to that session's agent. It is `hedged` once it has had a `second` attempt, and takes
+    `borrowed` places of the budget for retries. Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -46,6 +76,7 @@ class Call:
         "adopted",
         "avoid",
         "body",
+        "borrowed",
         "breaks",
         "cache_key",
         "deadline_at",
@@ -53,6 +84,7 @@ class Call:
         "deployment",
         "done",
         "error_retries",
+        "hedged",
         "keep_answer",
         "key",
         "outcome",
@@ -60,7 +92,9 @@ class Call:
         "priority",
         "request_id",
         "reservation",
+        "second",
         "sent_at",
+        "session",
         "stream",
         "timer",
         "was_sent",
@@ -75,10 +109,11 @@ class Call:
         request_id: str,
         body: bytes,
         deadline_s: float,
-        outcome: "asyncio.Future[Outcome]",
+        outcome: "Awaited",
         key: str = "",
         priority: int = NORMAL,
         cache_key: bytes | None = None,
+        session: bytes | None = None,
     ) -> None:
         self.deployment = deployment
         self.path = path
@@ -89,6 +124,7 @@ class Call:
         self.key = key
         self.priority = priority
         self.cache_key = cache_key
+        self.session = session
         self.keep_answer = False
         self.work = 1.0
         self.accepted_at = self.deadline_at = self.sent_at = 0.0
@@ -96,8 +132,9 @@ class Call:
         self.reservation: Reservation | None = None
         self.stream = 0
         self.avoid: frozenset[AgentSlots] | None = None
-        self.breaks = self.error_retries = 0
-        self.was_sent = self.adopted = self.done = False
+        self.second: Second | None = None
+        self.breaks = self.error_retries = self.borrowed = 0
+        self.was_sent = self.adopted = self.hedged = self.done = False
 
 
 class Flight:
@@ -115,7 +152,8 @@ class Deployment:
     """What runs for one deployment: its agents, its queue and its counters.
 
     `room`: an agent had some when the queue was looked at last, but not for what waited; it is
-    looked at again when `look_again` fires.
+    looked at again when `look_again` fires. Where it is hedged, `recent` are the times of its answers and
+    `watched` when calls under way were sent, the earliest first.
     """
 
     route: DeploymentRoute
@@ -129,6 +167,9 @@ class Deployment:
     gone: bool = False
     room: bool = False
     look_again: asyncio.TimerHandle | None = None
+    recent: RecentTimes = field(default_factory=RecentTimes)
+    watched: deque[tuple[float, Call]] = field(default_factory=lambda: deque(maxlen=MOST_WATCHED))
+    hedge_timer: asyncio.TimerHandle | None = None
 
     @classmethod
     def begin(cls, route: DeploymentRoute, policy: str, now: float) -> "Deployment":

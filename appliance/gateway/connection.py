@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 import httptools
 from uvicorn.config import Config
@@ -38,12 +38,25 @@ class HeadersTooLarge(errors.GatewayError):
     """The fields of a request's head are more than the limit."""
 
 
+class ServesWhole(Protocol):
+    """Who serves requests that need no task. `urls` are those it serves POSTs to, and their paths."""
+
+    urls: Mapping[bytes, str]
+
+    def serve_whole(
+        self, connection: "GatewayConnection", path: str, fields: list[Header], body: bytes
+    ) -> None:
+        """Serve a request; its connection's `answer` is called once. Must not raise."""
+        ...
+
+
 class ConnectionGuard:
-    """All open connections, and the sweep that ends the slow ones."""
+    """All open connections, the sweep that ends the slow ones, and who serves whole requests."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.connections: set[GatewayConnection] = set()
+        self.whole: ServesWhole | None = None
 
     def sweep(self, now: float) -> None:
         """End what is overdue; to be called several times within `slow_s`."""
@@ -54,8 +67,31 @@ class ConnectionGuard:
                 connection.end_overdue()
 
 
+class _Nobody:
+    """Stands for the event that a task would wait for."""
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+
+class WholeCycle:
+    """What stands for uvicorn's cycle while a request is served without a task of its own."""
+
+    __slots__ = ("disconnected", "keep_alive", "path", "pieces", "response_complete")
+    message_event = _Nobody()
+
+    def __init__(self, path: str, *, keep_alive: bool) -> None:
+        self.path = path
+        self.keep_alive = keep_alive
+        self.pieces: list[bytes] = []  # of the body: in one read may be thousands of chunks
+        self.disconnected = self.response_complete = False
+
+
 class GatewayConnection(HttpToolsProtocol):
     """A connection. `leave` is called once where the client goes before the answer is complete.
+
+    A request that has come whole with one read is served at once where the guard knows by whom; others
+    get a task each, which waits for their body within its bounds.
 
     A request that is answered before its body is read to the end keeps its connection: the rest
     is read and thrown away (up to a bound), for a client that still sends would lose an answer
@@ -72,7 +108,8 @@ class GatewayConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._guard = guard
-        self._running: RequestResponseCycle | None = None
+        self._running: RequestResponseCycle | WholeCycle | None = None
+        self._whole: WholeCycle | None = None  # begun, and so far whole
         self._in_headers = False
         self._declining = self._one_ended = False
         self._header_bytes = self._field_bytes = 0
@@ -111,11 +148,14 @@ class GatewayConnection(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
+            self._whole = None
             if isinstance(error.__context__, HeadersTooLarge):
                 self._refuse_headers()
             else:
                 self._answer_and_close(400, "this is no HTTP request that can be understood")
             return
+        if self._whole is not None:
+            self._give_task()
         if self._in_headers and not self._one_ended:  # all of it is head, perhaps of one endless field
             self._header_bytes += len(data)
             if self._header_bytes > self._guard.limits.max_header_bytes:
@@ -156,7 +196,7 @@ class GatewayConnection(HttpToolsProtocol):
             cycle.message_event.set()
 
     async def respond(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        """Answer the request that is running, head and body in one write.
+        """Answer the request whose task is running, head and body in one write.
 
         It stands for two calls of ASGI's `send`, which cost a third of the gateway's time for a
         request. Names are in lower case; values must hold no control characters.
@@ -164,31 +204,50 @@ class GatewayConnection(HttpToolsProtocol):
         if self.flow.write_paused:
             await self.flow.drain()  # the client does not read what it has been sent
         cycle = self._running
+        assert not isinstance(cycle, WholeCycle)
         if cycle is None or cycle.disconnected:
             return
-        head = [STATUS_LINE[status]]
+        self._write(cycle, status, headers, body, head_only=cycle.scope["method"] == "HEAD")
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+
+    def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer the whole request that is served; as `respond`."""
+        cycle = self._running
+        if cycle is not None and not cycle.disconnected:
+            self._write(cycle, status, headers, body, head_only=False)
+
+    def _write(
+        self,
+        cycle: RequestResponseCycle | WholeCycle,
+        status: int,
+        headers: Sequence[Header],
+        body: bytes,
+        *,
+        head_only: bool,
+    ) -> None:
+        parts = [STATUS_LINE[status]]
         for name, value in (*self.server_state.default_headers, *headers):
-            head += (name, b": ", value, b"\r\n")
+            parts += (name, b": ", value, b"\r\n")
         if CLOSE in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
-            head.append(b"connection: close\r\n")
-        head += (b"content-length: %d\r\n\r\n" % len(body), b"" if cycle.scope["method"] == "HEAD" else body)
-        self.transport.write(b"".join(head))
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        cycle.message_event.set()
+            parts.append(b"connection: close\r\n")
+        parts += (b"content-length: %d\r\n\r\n" % len(body), b"" if head_only else body)
+        self.transport.write(b"".join(parts))
+        cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
-        cycle.on_response()
+        self.on_response_complete()
 
     # What the parser tells.
 
     def on_message_begin(self) -> None:
         if self._declining:
             return
-        super().on_message_begin()
-        self.scope["state"][STATE_KEY] = self
+        self._unset_keepalive_if_required()  # set where the one before it in this read was answered at once
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self.reading_since = monotonic()
         self.body_overdue = False
         self._in_headers = True
@@ -203,16 +262,60 @@ class GatewayConnection(HttpToolsProtocol):
             self._field_bytes += len(name) + len(value)
             if self._field_bytes > self._guard.limits.max_header_bytes:
                 raise HeadersTooLarge
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._declining:
             self._declining = False
             return
         self._in_headers = False
+        serves = self._guard.whole
+        path = serves.urls.get(self.url) if serves is not None else None
+        if path is not None and self._may_be_whole():
+            self._whole = WholeCycle(path, keep_alive=self.parser.should_keep_alive())
+            self.cycle = cast("Any", self._whole)
+        else:
+            self._begin_cycle()
+
+    def _may_be_whole(self) -> bool:
+        """Whether the request needs no task if the rest of it is here already."""
+        cycle, parser = self.cycle, self.parser
+        return (
+            (cycle is None or cycle.response_complete)
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and not self.expect_100_continue
+            and not parser.should_upgrade()
+            and not self.flow.write_paused
+            and self.app is self.config.loaded_app
+        )
+
+    def _begin_cycle(self) -> None:
+        """Hand the request to uvicorn: a scope, a cycle, a task."""
+        url, headers, expected = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expected
+        self.scope["headers"] = headers
+        self.scope["state"][STATE_KEY] = self
         super().on_headers_complete()
 
+    def _give_task(self) -> None:
+        """The rest of the body is on its way: a task waits for it."""
+        whole, self._whole = self._whole, None
+        assert whole is not None
+        self.cycle = None  # type: ignore[assignment]  # as its base has it before the first request
+        self._begin_cycle()
+        if whole.pieces:
+            super().on_body(b"".join(whole.pieces))
+
     def on_body(self, body: bytes) -> None:
+        whole = self._whole
+        if whole is not None:
+            whole.pieces.append(body)
+            return
         if self.cycle.response_complete:
             self._discarded_bytes += len(body)
             if self._discarded_bytes > self._guard.limits.max_discarded_bytes:
@@ -225,6 +328,14 @@ class GatewayConnection(HttpToolsProtocol):
             return  # its body follows
         self._one_ended = True
         self.reading_since = None
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            self._running = whole
+            assert self._guard.whole is not None
+            pieces = whole.pieces
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._guard.whole.serve_whole(self, whole.path, self.headers, body)
+            return
         if self.cycle is self._running:
             # A large body has paused the reading, and nobody asks for more: unread, a client that
             # leaves would not be noticed.

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from appliance.gateway.calls import Call, Deployment
 from appliance.gateway.link import Link
 from appliance.gateway.routes import RoutingTable, usable_policy
+from appliance.gateway.slots import AgentSlots
 from appliance.gateway.stats import DeploymentStats, GatewayStats
-from appliance.gateway.tracker import AgentSlots
+from appliance.policies.silence import Silence
 from appliance.policies.snapshot import AgentRoute
 
 _LAST_STREAM = 0xFFFF_FFFF
@@ -15,15 +16,25 @@ OpenLink = Callable[[AgentRoute], Link]
 
 
 class Agent:
-    """One agent: its slots, its link, and the calls under way on it by their stream number."""
+    """One agent: its slots, its link, and the calls under way on it by their stream number.
 
-    __slots__ = ("_stream", "link", "pending", "retiring", "slots")
+    It has had work since `busy_since`, was told to beat each `paced_ms` (0: not told) at `paced_at`, and when
+    it was taken for silent it had been heard last at `silent_since`.
+    """
+
+    __slots__ = (
+        "_stream", "busy_since", "link", "paced_at", "paced_ms", "pending", "retiring", "silence",
+        "silent_since", "slots",
+    )  # fmt: skip
 
     def __init__(self, slots: AgentSlots, link: Link) -> None:
         self.slots = slots
         self.link = link
         self.pending: dict[int, Call] = {}
         self.retiring = False
+        self.silence = Silence()
+        self.busy_since = self.silent_since = self.paced_at = 0.0
+        self.paced_ms = 0
         self._stream = 0
 
     @property
@@ -130,6 +141,7 @@ class Fleet:
         gone = [self.deployments.pop(name) for name in self.deployments.keys() - table.deployments.keys()]
         for deployment in gone:
             deployment.gone = True
+            deployment.cache.resize(0)
         self._leaving.extend(gone)
         return gone
 

@@ -9,28 +9,27 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
-from agents.protocol import Answer, Kind, LoadReport, Refusal, Request, build_frame, build_request
+from agents.protocol import Answer, Beat, LoadReport, Refusal
 from appliance.gateway import errors
+from appliance.gateway.attempts import Attempts
 from appliance.gateway.cache import is_of
 from appliance.gateway.calls import CLIENT_LEFT, Call, Deployment, Outcome, Served
 from appliance.gateway.fleet import Agent, Fleet
+from appliance.gateway.hedging import Hedging
 from appliance.gateway.holding import Holding
 from appliance.gateway.link import Link
 from appliance.gateway.queueing import Queueing
-from appliance.gateway.retries import RetryBudget
+from appliance.gateway.retries import MAX_BREAKS, STATUS_DEADLINE, STATUS_TOO_MANY, Retries, RetryBudget
 from appliance.gateway.routes import RoutingTable
 from appliance.gateway.sharing import Sharing
+from appliance.gateway.slots import Reservation
 from appliance.gateway.stats import GatewayStats
-from appliance.gateway.tracker import Reservation
+from appliance.gateway.watch import Watch
 from appliance.policies.report import WantEvent
 
 log = logging.getLogger(__name__)
 
-MAX_BREAKS = 3
-MAX_ERROR_RETRIES = 2
 REFUSAL_PAUSE_S = 0.05
-STATUS_DEADLINE = 504
-STATUS_TOO_MANY = 429
 
 
 class Dispatcher:
@@ -47,8 +46,12 @@ class Dispatcher:
         self._holding = Holding(name, fleet, want)
         self._loop = asyncio.get_running_loop()
         self._budget = RetryBudget()
+        self._attempts = Attempts(fleet, stats)
+        self._retries = Retries(fleet, self._budget, self._finish)
+        self._hedging = Hedging(fleet, self._attempts, self._budget)
         self._queueing = Queueing(self._holding, self._send, self._finish, self._expire)
         self._sharing = Sharing(self._begin_soon, self._finish)
+        self._watch = Watch(fleet, self._leave_agent, self._changed)
 
     # What the application asks for.
 
@@ -74,9 +77,9 @@ class Dispatcher:
         if not call.done:
             heir = self._sharing.find_heir(call) if call.reservation is not None else None
             if heir is None:
-                self._withdraw(call, "cancelled")
+                self._attempts.withdraw(call, "cancelled")
             else:
-                self._hand_over(call, heir)
+                self._attempts.hand_over(call, heir)
             self._finish(call, "cancelled", CLIENT_LEFT)
             self._queueing.pump(call.deployment)
 
@@ -85,7 +88,7 @@ class Dispatcher:
         fleet = self._fleet
         for call in [*fleet.calls_in_flight(), *fleet.calls_queued(), *fleet.calls_shared()]:
             if not call.done:
-                self._withdraw(call, "cancelled")
+                self._attempts.withdraw(call, "cancelled")
                 self._finish(call, "failed", errors.stopping())
 
     def apply(self, table: RoutingTable) -> None:
@@ -106,12 +109,17 @@ class Dispatcher:
             if queue and not targets:
                 self._holding.hold(deployment, now)
 
+    def watch(self, now: float, paused_s: float) -> None:
+        """Look whether agents are well; to be called each `WATCH_S`, this time later by `paused_s`."""
+        self._watch.tick(now, paused_s)
+
     # What the links tell.
 
     def link_spoke(self, link: Link, load: LoadReport) -> None:
         agent = self._fleet.by_link(link)
         if agent is not None:
             changed = agent.slots.spoke(load, monotonic())
+            self._watch.heard(agent)
             deployment = self._fleet.deployments.get(agent.route.deployment)
             if deployment is not None:
                 deployment.drain.hear(load)
@@ -120,24 +128,31 @@ class Dispatcher:
             else:
                 self._pump_of(agent)
 
+    def link_beat(self, link: Link, beat: Beat) -> None:
+        agent = self._fleet.by_link(link)
+        if agent is not None:
+            agent.slots.take_beat(beat, monotonic())
+
     def link_answered(self, link: Link, stream: int, answer: Answer) -> None:
         agent = self._fleet.by_link(link)
         call = agent.pending.pop(stream, None) if agent is not None else None
         if agent is None or call is None:
             return  # cancelled before the answer came
         slots = agent.slots
-        self._note_answer(call, answer)
-        self._release(call)
-        slots.reopen()
-        if answer.status < 500:
-            slots.answered += 1
-            self._stats.attempts["answered"] += 1
-        else:
-            slots.failed += 1
-            self._stats.attempts["error"] += 1
-            if self._retry(call, agent, answer.status):
-                self._queueing.pump(call.deployment)
+        if call.second is not None:
+            self._attempts.turn(call, slots)
+        if answer.status >= 500 or answer.status == STATUS_TOO_MANY:
+            self._note_error(call, agent, answer.status)
+            if self._attempts.end(call, slots):
+                call.avoid = (call.avoid or frozenset()) | {slots}  # should the other attempt fail as well
+                self._after_release(agent, call.deployment)
                 return
+            if self._retries.retry(call, agent, answer.status):
+                self._after_release(agent, call.deployment)
+                return
+        else:
+            self._note_answer(call, agent, answer)
+            self._attempts.end(call, slots)
         stats = call.deployment.stats
         stats.prompt_tokens += answer.prompt_tokens
         stats.completion_tokens += answer.completion_tokens
@@ -149,11 +164,11 @@ class Dispatcher:
         if agent is None:
             return
         agent.slots.refuse(reason)
-        self._stats.attempts["refused"] += 1
         call = agent.pending.pop(stream, None)
-        if call is not None:
-            self._release(call)
-            self._put_back(call)
+        if call is not None:  # else it was cancelled before the refusal came
+            self._stats.attempts["refused"] += 1
+            if not self._attempts.end(call, agent.slots):
+                self._retries.put_back(call)
         if reason is Refusal.FULL:
             self._loop.call_later(REFUSAL_PAUSE_S, self._reopen, agent)
         self._changed(agent)
@@ -169,11 +184,14 @@ class Dispatcher:
         broken = list(agent.pending.values())
         agent.pending.clear()
         agent.slots.lost()
+        agent.paced_ms = 0
+        if broken:
+            self._watch.note_error(agent, "broken", now)
         for call in reversed(broken):  # the oldest ends up at the head
             agent.slots.failed += 1
             self._stats.attempts["broken"] += 1
-            self._release(call)
-            self._return_broken(call)
+            if not self._attempts.end(call, agent.slots):
+                self._retries.return_broken(call)
         if agent.route.wanted != "draining" and not agent.retiring:
             self._holding.tell(agent.route.deployment, "agent_lost", agent.route.id)
         self._changed(agent)
@@ -184,20 +202,40 @@ class Dispatcher:
 
     # Steps of a call.
 
-    def _note_answer(self, call: Call, answer: Answer) -> None:
+    def _send(self, call: Call, reservation: Reservation, now: float) -> None:
+        self._attempts.send(call, reservation, now)
+        if call.deployment.route.hedging:
+            self._hedging.watch(call, now)
+
+    def _note_answer(self, call: Call, agent: Agent, answer: Answer) -> None:
         """Learn from an answer how fast its agent is, and the deployment."""
         assert call.reservation is not None
-        now = monotonic()
-        if answer.status == STATUS_TOO_MANY or (answer.status >= 500 and answer.status != STATUS_DEADLINE):
-            call.reservation.failed(now)
-        elif answer.status < 400:  # what is refused for its content says nothing of the agent's speed
+        now, slots = monotonic(), agent.slots
+        if answer.status < 400:  # what is refused for its content says nothing of the agent's speed
             call.reservation.answered(now)
-        if answer.status >= 500:
-            return
+        slots.answered += 1
+        self._stats.attempts["answered"] += 1
+        if slots.on_trial:
+            self._watch.note_answer(agent, now)
+        if call.deployment.route.hedging:
+            self._hedging.note(call, now)
+        if call.second is not None:
+            self._attempts.drop_second(call, now)
+        slots.reopen()
         if call.cache_key is not None:
-            load = call.reservation.agent.load
-            call.keep_answer = load is not None and is_of(call.cache_key, load.revision)
+            call.keep_answer = slots.load is not None and is_of(call.cache_key, slots.load.revision)
         call.deployment.drain.finish(call.work, now - call.sent_at, call.priority)
+
+    def _note_error(self, call: Call, agent: Agent, status: int) -> None:
+        """An attempt was answered with an error; past the deadline that is not the agent's."""
+        assert call.reservation is not None
+        now, slots = monotonic(), agent.slots
+        slots.failed += 1
+        self._stats.attempts["error"] += 1
+        if status != STATUS_DEADLINE:
+            call.reservation.failed(now)
+            self._watch.note_error(agent, "busy" if status == STATUS_TOO_MANY else "error", now)
+        slots.reopen()
 
     def _begin_soon(self, call: Call) -> None:
         self._loop.call_soon(self._begin_again, call)
@@ -211,58 +249,17 @@ class Dispatcher:
         else:
             self._queueing.begin(call, monotonic())
 
-    def _hand_over(self, call: Call, heir: Call) -> None:
-        """Another call gets the place that this one has at an agent."""
-        assert call.reservation is not None
-        agent = self._fleet.by_slots(call.reservation.agent)
-        agent.pending[call.stream] = heir
-        heir.reservation, heir.stream, heir.sent_at = call.reservation, call.stream, call.sent_at
-        heir.work, heir.was_sent, heir.adopted = call.work, True, True
-        call.reservation = None
-
-    def _send(self, call: Call, reservation: Reservation, now: float) -> None:
-        agent = self._fleet.by_slots(reservation.agent)
-        stream = agent.next_stream()
-        call.reservation, call.stream, call.sent_at = reservation, stream, now
-        agent.pending[stream] = call
-        agent.slots.sent += 1
-        stats = call.deployment.stats
-        stats.in_flight += 1
-        if not call.was_sent:
-            call.was_sent = True
-            stats.queue_wait.observe(now - call.accepted_at)
-        deadline_ms = max(1, int((call.deadline_at - now) * 1000))
-        agent.link.send(build_request(stream, Request(deadline_ms, call.path, call.request_id, call.body)))
-
-    def _release(self, call: Call) -> None:
-        assert call.reservation is not None
-        call.reservation.release()
-        call.reservation = None
-        call.deployment.stats.in_flight -= 1
-
-    def _withdraw(self, call: Call, result: str) -> None:
-        """Take a call away from where it is: out of the queue, or from its agent."""
-        if call.reservation is None:
-            if call in call.deployment.queue:
-                call.deployment.queue.remove(call)
-            return
-        agent = self._fleet.by_slots(call.reservation.agent)
-        del agent.pending[call.stream]
-        agent.link.send(build_frame(Kind.CANCEL, call.stream))
-        self._stats.attempts[result] += 1
-        self._release(call)
-        self._fleet.close_if_idle(agent)
-
     def _finish(self, call: Call, outcome: str, result: Outcome) -> None:
         call.done = True
         if call.timer is not None:
             call.timer.cancel()
             call.timer = None
-        if call.error_retries:
-            self._budget.give_back()
+        if call.borrowed:
+            self._budget.give_back(call.borrowed)
         call.deployment.stats.finish(outcome, monotonic(), call.accepted_at)
         if outcome == "failed":
             _log_failure(call, result)
+        call.body = b""  # its memory is given back now; what watches for slow calls may keep the rest a while
         if not call.outcome.done():
             call.outcome.set_result(result)
         if call.cache_key is not None:
@@ -278,47 +275,20 @@ class Dispatcher:
             result = errors.no_capacity(deployment.route.name, call.deadline_s)
         else:
             result = errors.deadline_exceeded(call.deadline_s)
-        self._withdraw(call, "timeout")
+        self._attempts.withdraw(call, "timeout")
         self._finish(call, "failed", result)
         self._queueing.pump(deployment)
 
-    def _return_broken(self, call: Call) -> None:
-        call.breaks += 1
-        if call.breaks > MAX_BREAKS:
-            self._finish(call, "failed", errors.agents_broke(call.breaks))
-        else:
-            self._put_back(call)
-
-    def _put_back(self, call: Call) -> None:
-        """To the head of the queue, unless the deployment is gone meanwhile."""
-        if call.deployment.gone:
-            self._finish(call, "failed", errors.unknown_model(call.deployment.route.name))
-        else:
-            call.deployment.queue.put_back(call)
-
-    def _retry(self, call: Call, agent: Agent, status: int) -> bool:
-        """Whether a call that an agent answered with an error is put back."""
-        if status != STATUS_DEADLINE:
-            return self._retry_elsewhere(call, agent)
-        if call.adopted and not call.deployment.gone and monotonic() < call.deadline_at:
-            call.adopted = False  # it was the deadline of the one whose place it got
-            self._put_back(call)
-            return True
-        return False
-
-    def _retry_elsewhere(self, call: Call, agent: Agent) -> bool:
-        """Put a call back whose agent answered with an error, where another agent and the budget allow it."""
-        avoid = (call.avoid or frozenset()) | {agent.slots}
-        if call.error_retries >= MAX_ERROR_RETRIES or all(t in avoid for t in call.deployment.pool.targets):
-            return False
-        if call.error_retries == 0 and not self._budget.take(self._fleet.active()):
-            return False
-        call.error_retries += 1
-        call.avoid = avoid
-        self._put_back(call)
-        return True
-
     # Steps of an agent.
+
+    def _leave_agent(self, agent: Agent) -> None:
+        """An agent is silent: what it has goes elsewhere, but for what has made others silent before."""
+        for stream, call in reversed(list(agent.pending.items())):  # the oldest ends up at the head
+            if call.breaks < MAX_BREAKS and not call.deployment.gone:
+                call.breaks += 1
+                if not self._attempts.take_back(agent, stream):
+                    self._retries.put_back(call)
+        self._pump_of(agent)
 
     def _reopen(self, agent: Agent) -> None:
         agent.slots.probe()

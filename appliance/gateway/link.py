@@ -13,17 +13,23 @@ from agents.protocol import (
     ALPN_LINK,
     PROTOCOL_VERSION,
     Answer,
+    Beat,
     FrameReader,
     Kind,
     LoadReport,
     ProtocolError,
     Refusal,
     parse_answer,
+    parse_beat,
     parse_refusal,
 )
 from appliance.policies.snapshot import AgentRoute
 
 log = logging.getLogger(__name__)
+
+#: What is read is taken out at once, so one buffer serves all links. Without one of ours each read would
+#: allocate 256 KB and give it back: three system calls and a page fault for every answer.
+_READ_BUFFER = memoryview(bytearray(256 * 1024))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class LinkListener(Protocol):
 
     def link_spoke(self, link: "Link", load: LoadReport) -> None: ...
 
+    def link_beat(self, link: "Link", beat: Beat) -> None: ...
+
     def link_answered(self, link: "Link", stream: int, answer: Answer) -> None: ...
 
     def link_refused(self, link: "Link", stream: int, reason: Refusal) -> None: ...
@@ -103,6 +111,7 @@ class Link:
         self._hurry = asyncio.Event()
         self._attempts = 0
         self._closing = False
+        self._heard_at = 0.0
         self._complaint = ""
 
     def start(self) -> None:
@@ -122,10 +131,23 @@ class Link:
         """Whether the agent is connected and has spoken."""
         return self._wire is not None and self._wire.spoken
 
-    def send(self, frame: bytes) -> None:
-        """Write a frame, together with all others of this turn of the loop. Dropped where not `up`."""
+    @property
+    def beats(self) -> bool:
+        """Whether the agent has spoken, and beats when it is told to."""
+        return self._wire is not None and self._wire.beats
+
+    @property
+    def heard_at(self) -> float:
+        """When something came from the agent last; without a connection, when it ended."""
+        return self._heard_at if self._wire is None else self._wire.heard_at
+
+    def send(self, frame: bytes, *, at_once: bool = False) -> None:
+        """Write a frame, together with all others of this turn of the loop. Dropped where not `up`.
+
+        `at_once`: the agent has nothing else to do, so it is not worth waiting for company.
+        """
         if self._wire is not None:
-            self._wire.send(frame)
+            self._wire.send(frame, at_once=at_once)
 
     def hurry(self) -> None:
         """Somebody waits for this agent: try again soon, and often."""
@@ -138,17 +160,17 @@ class Link:
         if wire is not None and now - wire.heard_at > self._timings.silent_s:
             wire.break_off(f"silent for {now - wire.heard_at:.1f} s")
 
-    def forgive_silence(self, now: float) -> None:
-        """This process itself stood still: what arrived meanwhile is not read yet."""
+    def forgive(self, paused_s: float, now: float) -> None:
+        """This process itself stood still for so long: that is no silence of the agent."""
         if self._wire is not None:
-            self._wire.heard_at = now
+            self._wire.heard_at = min(now, self._wire.heard_at + paused_s)
 
     async def _keep(self) -> None:
         while not self._closing:
             try:
                 wire = await self._connect()
                 await wire.gone
-            except (OSError, TimeoutError, ProtocolError) as error:
+            except (OSError, TimeoutError, ProtocolError, ValueError) as error:  # no host name: the last
                 self._complain(str(error) or type(error).__name__)
             await self._pause()
 
@@ -200,6 +222,8 @@ class Link:
             raise ProtocolError("its first frame is no load report")
         if kind is Kind.ANSWER:
             self._listener.link_answered(self, stream, parse_answer(payload))
+        elif kind is Kind.BEAT:
+            self._listener.link_beat(self, parse_beat(payload))
         elif kind is Kind.REFUSED:
             self._listener.link_refused(self, stream, parse_refusal(payload))
         else:
@@ -207,14 +231,14 @@ class Link:
 
     def broke(self, wire: "_Wire", why: str) -> None:
         if self._wire is wire:
-            self._wire = None
+            self._wire, self._heard_at = None, wire.heard_at
         if wire.spoken:
             self._listener.link_broke(self, why)
         elif why:
             self._complain(why)
 
 
-class _Wire(asyncio.Protocol):
+class _Wire(asyncio.BufferedProtocol):
     """One connection of a link."""
 
     def __init__(self, link: Link) -> None:
@@ -224,7 +248,7 @@ class _Wire(asyncio.Protocol):
         self._reader = FrameReader()
         self._out: list[bytes] = []
         self._why = ""
-        self.spoken = False
+        self.spoken = self.beats = False
         self.heard_at = monotonic()
         self.gone: asyncio.Future[None] = self._loop.create_future()
 
@@ -240,12 +264,15 @@ class _Wire(asyncio.Protocol):
         else:
             self._link.opened(self)
 
-    def data_received(self, piece: bytes) -> None:
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return _READ_BUFFER
+
+    def buffer_updated(self, size: int) -> None:
         if self._why:
             return
         self.heard_at = monotonic()
         try:
-            for kind, stream, payload in self._reader.feed(piece):
+            for kind, stream, payload in self._reader.feed(_READ_BUFFER[:size]):
                 if kind is Kind.LOAD:
                     self._hear_load(payload)
                 else:
@@ -259,7 +286,7 @@ class _Wire(asyncio.Protocol):
             raise ProtocolError(f"it speaks protocol {load.protocol}, this gateway {PROTOCOL_VERSION}")
         if load.agent != self._link.route.id:
             raise ProtocolError(f"it is agent {load.agent[:64]!r}")
-        self.spoken = True
+        self.spoken, self.beats = True, load.beats
         self._link.spoke(load)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -269,8 +296,11 @@ class _Wire(asyncio.Protocol):
         if not self.gone.done():
             self.gone.set_result(None)
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes, *, at_once: bool) -> None:
         if not self._out:
+            if at_once and self._transport is not None:
+                self._transport.write(frame)
+                return
             self._loop.call_soon(self._flush)
         self._out.append(frame)
 

@@ -13,12 +13,17 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from agents.protocol import LoadReport
 from appliance.gateway.calls import Deployment
 from appliance.gateway.fleet import Agent, Fleet
 from appliance.gateway.stats import OUTCOMES, DeploymentStats, Durations, GatewayStats
-from appliance.policies.report import LATENCY_BUCKETS_S, AgentReport, DeploymentReport
+from appliance.policies.report import LATENCY_BUCKETS_S, AgentReport, DeploymentReport, SpeedReport
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+
+#: Beyond these, what an agent says of itself is no figure and no name.
+_MOST: Final = 2**53
+_LONGEST_NAME: Final = 64
 
 _BOUNDS = [f"{bound:g}" for bound in LATENCY_BUCKETS_S] + ["+Inf"]
 
@@ -40,12 +45,17 @@ def report_deployment(deployment: Deployment, now: float) -> DeploymentReport:
         tokens=stats.prompt_tokens + stats.completion_tokens,
         duration=stats.duration.to_histogram(),
         queue_wait=stats.queue_wait.to_histogram(),
+        cache_hits=stats.cache["hit"],
+        cache_shared=stats.cache["shared"],
+        cache_misses=stats.cache["miss"],
+        cache_bytes=deployment.cache.held_bytes,
     )
 
 
 def report_agent(agent: Agent, now: float) -> AgentReport:
     """One agent as this gateway sees it. `now` is in monotonic seconds."""
-    slots, load = agent.slots, agent.slots.load
+    slots, load, health = agent.slots, agent.slots.load, agent.slots.health
+    fresh = slots.beat or load  # a beat tells of the same, and is younger
     return AgentReport(
         id=agent.route.id,
         deployment=agent.route.deployment,
@@ -57,13 +67,41 @@ def report_agent(agent: Agent, now: float) -> AgentReport:
         failed=slots.failed,
         refused=slots.refused,
         load_age_s=now - slots.heard_at if load else None,
-        executing=load.executing if load else None,
-        waiting=load.waiting if load else None,
+        health=health.why,
+        ejected_for_s=max(0.0, health.until - now) if health.until is not None else None,
+        executing=fresh.executing if fresh else None,
+        waiting=fresh.waiting if fresh else None,
         tokens_total=load.tokens_total if load else None,
-        cpu_percent=load.cpu_percent if load else None,
-        node_cpu_percent=load.node_cpu_percent if load else None,
+        cpu_percent=fresh.cpu_percent if fresh else None,
+        node_cpu_percent=fresh.node_cpu_percent if fresh else None,
         rss_bytes=load.rss_bytes if load else None,
         node_available_bytes=load.node_available_bytes if load else None,
+        speed=report_speed(load) if load else None,
+    )
+
+
+def report_speed(load: LoadReport) -> SpeedReport | None:
+    """What it says of its speed; None of what is no speed, for readers take a report whole or not at all."""
+    counts = (load.workers, load.threads, load.batch_size, load.batches_total)
+    speeds = (load.fixed_s, load.per_token_s, load.capacity_rps, load.tokens_per_s)
+    names = (load.engine, load.engine_version)
+    if not all(type(one) is int and 0 <= one < _MOST for one in counts) or not load.threads:
+        return None
+    if not all(type(one) in (int, float) and 0 <= one < _MOST for one in speeds):
+        return None
+    if not all(isinstance(one, str) and len(one) <= _LONGEST_NAME for one in names):
+        return None
+    return SpeedReport(
+        engine=load.engine,
+        engine_version=load.engine_version,
+        workers=load.workers,
+        threads=load.threads,
+        batch_size=load.batch_size,
+        batches=load.batches_total,
+        fixed_s=load.fixed_s,
+        per_token_s=load.per_token_s,
+        capacity_rps=load.capacity_rps,
+        tokens_per_s=load.tokens_per_s,
     )
 
 
@@ -101,10 +139,7 @@ class GatewayCollector(Collector):
             "millwright_tokens", "Tokens as the agents counted them", "kind",
             {"prompt": total.prompt_tokens, "completion": total.completion_tokens},
         )  # fmt: skip
-        yield _labelled(
-            "millwright_cache", "Requests that may be cached, by where the answer came from", "result",
-            total.cache,
-        )  # fmt: skip
+        yield self._cache(total)
         yield _histogram("millwright_request_duration_seconds", "From accepted to ended", total.duration)
         yield _histogram("millwright_queue_wait_seconds", "From accepted to first sent", total.queue_wait)
         yield self._agents()
@@ -115,6 +150,21 @@ class GatewayCollector(Collector):
         )
         for (deployment, task, code), count in self._stats.codes.items():
             family.add_metric([deployment, task, str(code)], count)
+        return family
+
+    def _cache(self, total: DeploymentStats) -> Metric:
+        """By deployment; what those that are gone have counted is under an empty name."""
+        family = CounterMetricFamily(
+            "millwright_cache", "Requests that may be cached, by where the answer came from",
+            labels=["deployment", "result"],
+        )  # fmt: skip
+        gone = dict(total.cache)
+        for name, deployment in self._fleet.deployments.items():
+            for result, count in deployment.stats.cache.items():
+                family.add_metric([name, result], count)
+                gone[result] -= count
+        for result, count in gone.items() if any(gone.values()) else ():
+            family.add_metric(["", result], count)
         return family
 
     def _agents(self) -> Metric:

@@ -14,7 +14,7 @@ MIN_RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 60.0
 
 #: Of its deadline a request may spend this share on the expected wait and service: both vary.
-_USABLE: Final = 0.9
+_USABLE: Final = 0.85
 
 
 def find_hopeless(queue: WaitQueue[Item], drain: Drain, item: Item, deadline_s: float) -> ApiError | None:
@@ -23,9 +23,6 @@ def find_hopeless(queue: WaitQueue[Item], drain: Drain, item: Item, deadline_s: 
     Worked number: 3,000 tokens ahead at 1,000 per second are 3 s; a deadline of 2 s is refused.
     """
     usable_s = deadline_s * _USABLE - drain.service_s
-    most_s = drain.wait_s(queue.work, item.priority)
-    if most_s is None or most_s <= usable_s:
-        return None  # cheaper than to find out how much of it is ahead
     wait_s = drain.wait_s(queue.work_ahead(item), item.priority)
     if wait_s is None or wait_s <= usable_s:
         return None

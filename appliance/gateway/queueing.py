@@ -9,7 +9,7 @@ from appliance.gateway import errors
 from appliance.gateway.calls import Call, Deployment, Outcome
 from appliance.gateway.holding import Holding
 from appliance.gateway.overload import describe_full, find_hopeless
-from appliance.gateway.tracker import Reservation
+from appliance.gateway.slots import Reservation
 from appliance.policies.balancing import Nothing, Wait
 
 SOONEST_S: Final = 0.001
@@ -37,7 +37,7 @@ class Queueing:
         """Send a call, or let it wait, or shed it."""
         deployment = call.deployment
         if not deployment.queue:
-            found = deployment.pool.reserve(None, now, call.work)
+            found = deployment.pool.reserve(None, now, call.work, session=call.session)
             if isinstance(found, Reservation):
                 self.watch(call, now)
                 self._send(call, found, now)
@@ -99,12 +99,12 @@ class Queueing:
         behind = len(queue) - 1
         call = queue.head()
         if not call.avoid:
-            return self._try(deployment, call, pool.reserve(None, now, call.work, behind))
+            return self._try(deployment, call, pool.reserve(None, now, call.work, behind, call.session))
         for call in queue.candidates():
-            found = pool.reserve(call.avoid, now, call.work, behind)
+            found = pool.reserve(call.avoid, now, call.work, behind, call.session)
             if found is Nothing.NO_AGENT and call.avoid:
                 call.avoid = None  # only agents that failed it are left: better they than none
-                found = pool.reserve(None, now, call.work, behind)
+                found = pool.reserve(None, now, call.work, behind, call.session)
             taken = self._try(deployment, call, found)
             if taken is not None or not call.avoid:
                 return taken

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from appliance.gateway import errors
+from appliance.gateway.errors import ApiError
 from appliance.gateway.limits import MemoryBudget
 from appliance.gateway.wait_queue import HIGH, LOW, NORMAL
 
@@ -17,12 +18,14 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 _VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _MAX_DEADLINE_MS: Final = 24 * 3600 * 1000
+_MAX_SESSION_BYTES: Final = 256
 _PRIORITIES: Final = {b"high": HIGH, b"normal": NORMAL, b"low": LOW}
 
 
 class _Head(msgspec.Struct):
-    model: Any = msgspec.UNSET
-    stream: Any = msgspec.UNSET
+    """A type that is not met is told before anything is made of it: 16 MB of lists would take a second."""
+
+    model: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _decoder = msgspec.json.Decoder(_Head)
@@ -85,6 +88,16 @@ def read_priority(headers: Headers) -> int:
     return priority
 
 
+def read_session(headers: Headers) -> bytes | None:
+    """The session that the request belongs to, None where it names none. Raises ApiError 400."""
+    given = headers.get(b"x-session")
+    if given is not None and not 1 <= len(given) <= _MAX_SESSION_BYTES:
+        raise errors.bad_request(
+            f"x-session has {len(given)} bytes: 1 to {_MAX_SESSION_BYTES} are accepted", "x-session"
+        )
+    return given
+
+
 async def read_body(
     headers: Headers, receive: Receive, source: BodySource, limit_bytes: int, budget: MemoryBudget
 ) -> bytes | None:
@@ -130,8 +143,11 @@ def read_model(body: bytes) -> str:
         raise errors.bad_request(
             f"the body is not valid UTF-8: {error.reason} at byte {error.start}"
         ) from None
-    except msgspec.ValidationError:
-        raise errors.bad_request("the body must be a JSON object") from None
+    except msgspec.ValidationError as error:
+        kind = _NOT_A_NAME.search(str(error))
+        if kind is None:
+            raise errors.bad_request("the body must be a JSON object") from None
+        raise _bad_model(_JSON_KINDS.get(kind[1], kind[1])) from None
     except msgspec.DecodeError as error:
         raise errors.bad_request(f"the body is not valid JSON: {error}") from None
     except RecursionError:
@@ -139,12 +155,17 @@ def read_model(body: bytes) -> str:
     model = head.model
     if model is msgspec.UNSET:
         raise errors.bad_request("'model' is missing: it names what GET /v1/models lists", "model")
-    if not isinstance(model, str) or not model:
-        kind = "an empty string" if model == "" else _JSON_KINDS.get(type(model), "null")
-        raise errors.bad_request(f"'model' must be a non-empty string, not {kind}", "model")
+    if not model:
+        raise _bad_model("an empty string")
     return model
 
 
+_NOT_A_NAME: Final = re.compile(r"got `(\w+)` - at `\$\.model`")
 _JSON_KINDS: Final = {
-    bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object",
+    "bool": "a boolean", "int": "a number", "float": "a number", "array": "a list", "object": "an object",
+    "null": "null",
 }  # fmt: skip
+
+
+def _bad_model(kind: str) -> ApiError:
+    return errors.bad_request(f"'model' must be a non-empty string, not {kind}", "model")

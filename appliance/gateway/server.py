@@ -14,6 +14,7 @@ import uvicorn
 from appliance.environment import Environment
 from appliance.gateway.app import GatewayApp
 from appliance.gateway.connection import GatewayConnection
+from appliance.gateway.inference import Inference
 from appliance.gateway.service import Gateway
 
 KEEP_ALIVE_S = 75
@@ -70,8 +71,9 @@ def build_server(
     tls: dict[str, Any] = {}
     if environment is not None and environment.tls_certificate is not None:
         tls = {"ssl_certfile": environment.tls_certificate, "ssl_keyfile": environment.tls_key}
+    gateway.guard.whole = inference = Inference(gateway)
     config = uvicorn.Config(
-        cast("Any", GatewayApp(gateway)),
+        cast("Any", GatewayApp(gateway, inference)),
         http=cast("Any", partial(GatewayConnection, gateway.guard)),
         loop="uvloop",
         interface="asgi3",

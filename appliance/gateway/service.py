@@ -17,6 +17,7 @@ from appliance.gateway.link import Credentials, Link, LinkTimings
 from appliance.gateway.metrics import Scrape, report_agent, report_deployment
 from appliance.gateway.routes import RouteFile, RoutingTable, watch_routes
 from appliance.gateway.stats import GatewayStats
+from appliance.gateway.watch import WATCH_S
 from appliance.policies.report import GatewayReport, GenerationEvent
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Gateway:
         self._tasks = [
             loop.create_task(watch_routes(self._routes, self._apply), name="routes"),
             loop.create_task(self._tick(), name="tick"),
+            loop.create_task(self._watch(), name="watch"),
         ]
 
     async def close(self) -> None:
@@ -111,23 +113,26 @@ class Gateway:
         self.inner.send_event(GenerationEvent(self.name, time(), table.generation))
 
     async def _tick(self) -> None:
-        last = reported = monotonic()
+        reported = monotonic()
         while True:
             await asyncio.sleep(TICK_S)
             now = monotonic()
             try:
-                self._look_around(now, paused_s=now - last - TICK_S)
+                self.dispatcher.tick(now)
+                self.guard.sweep(now)
                 if now - reported >= REPORT_S:
                     reported = now
                     self.inner.send_report()
             except Exception:
                 log.exception("a tick failed")  # the next one must come all the same
-            last = now
 
-    def _look_around(self, now: float, paused_s: float) -> None:
-        for agent in self.fleet.every_agent():
-            if paused_s > 1.0:
-                agent.link.forgive_silence(now)
-            agent.link.check(now)
-        self.dispatcher.tick(now)
-        self.guard.sweep(now)
+    async def _watch(self) -> None:
+        last = monotonic()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = monotonic()
+            try:
+                self.dispatcher.watch(now, paused_s=now - last - WATCH_S)
+            except Exception:
+                log.exception("a look at the agents failed")  # as above
+            last = now

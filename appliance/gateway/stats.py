@@ -11,8 +11,8 @@ OUTCOMES = ("answered", "failed", "shed", "cancelled")
 #: How a request that may be cached was begun: with an answer kept, with one under way, or anew.
 CACHE_RESULTS = ("hit", "miss", "shared")
 
-#: How an attempt at an agent can end.
-ATTEMPT_RESULTS = ("answered", "error", "refused", "broken", "cancelled", "timeout")
+#: How an attempt at an agent can end; hedged: the other attempt of its request answered first.
+ATTEMPT_RESULTS = ("answered", "error", "refused", "broken", "silent", "cancelled", "timeout", "hedged")
 
 #: The code under which a request is counted whose client left before the answer.
 CODE_CLIENT_LEFT = 499

@@ -21,6 +21,9 @@ PRIORITIES: Final = (HIGH, NORMAL, LOW)
 #: Lists and tables may hold this many entries of what is gone, and as many again as of what is there.
 _SLACK: Final = 32
 
+#: What is known of a key's share of the turns: its last turn makes up so much of it.
+_TURN_WEIGHT: Final = 0.05
+
 
 class Waiting(Hashable, Protocol):
     """What may wait. None of these changes while it does; `work` is over 0, in tokens."""
@@ -44,11 +47,12 @@ Item = TypeVar("Item", bound=Waiting)
 class _Flow(Generic[Item]):
     """What waits of one key in one class; `start` is the virtual time of its next turn.
 
+    `seen` is how much its class had been served when it began to wait, or had its last turn.
     `by_deadline` is sorted from `head` on and may name items that are gone. Deadlines mostly
     come in order, so that an addition is an append.
     """
 
-    __slots__ = ("by_deadline", "head", "items", "lined_up", "start", "work")
+    __slots__ = ("by_deadline", "head", "items", "lined_up", "meanwhile", "seen", "start", "turns", "work")
 
     def __init__(self, start: float) -> None:
         self.items: OrderedDict[Item, int] = OrderedDict()
@@ -57,6 +61,18 @@ class _Flow(Generic[Item]):
         self.work = 0.0
         self.start = start
         self.lined_up = False
+        self.seen = self.turns = self.meanwhile = 0.0
+
+    def have_turn(self, work: float, served: float) -> None:
+        """It is served `work`; `served` is all that its class was, this included."""
+        self.start += work
+        self.turns += _TURN_WEIGHT * (work - self.turns)
+        self.meanwhile += _TURN_WEIGHT * (served - self.seen - self.meanwhile)
+        self.seen = served
+
+    def spread(self) -> float:
+        """So many times its own work its class is served while it waits, by its last turns; at least 1."""
+        return max(1.0, self.meanwhile / self.turns) if self.turns else 1.0
 
     def add(self, item: Item, number: int) -> None:
         self.items[item] = number
@@ -97,7 +113,9 @@ class _Lane(Generic[Item]):
     A key's place in `line` may be by a turn that it has had since; `next_flow` puts that right.
     """
 
-    __slots__ = ("count", "flows", "line", "most_flows", "now", "returned", "waiting_flows", "work")
+    __slots__ = (
+        "count", "flows", "line", "most_flows", "now", "returned", "served", "waiting_flows", "work",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.returned: OrderedDict[Item, None] = OrderedDict()
@@ -106,7 +124,7 @@ class _Lane(Generic[Item]):
         self.now = 0.0
         self.count = self.waiting_flows = 0
         self.most_flows = _SLACK
-        self.work = 0.0
+        self.work = self.served = 0.0
 
     def add(self, item: Item, number: int) -> None:
         flow = self.flows.get(item.key)
@@ -114,6 +132,7 @@ class _Lane(Generic[Item]):
             flow = self.flows[item.key] = _Flow(0.0)
         if not flow.items:
             self.waiting_flows += 1
+            flow.seen = self.served
             if not flow.lined_up:
                 flow.lined_up = True
                 self.next_flow()  # the time is that of the next turn
@@ -148,11 +167,12 @@ class _Lane(Generic[Item]):
             if not self.count:  # nobody waits: nobody is ahead of anybody
                 self.flows.clear()
                 self.line.clear()
-                self.work = self.now = 0.0
+                self.work = self.now = self.served = 0.0
 
     def charge(self, item: Item) -> None:
         """The key of an item that is here has its turn with it."""
-        self.flows[item.key].start += item.work
+        self.served += item.work
+        self.flows[item.key].have_turn(item.work, self.served)
         if len(self.flows) > self.most_flows:
             self._forget()
 
@@ -282,10 +302,12 @@ class WaitQueue(Generic[Item]):
         self._size -= 1
 
     def work_ahead(self, item: Item) -> float:
-        """The work, at most, that will be taken before an item that is not here yet, if nothing more comes.
+        """The work that will be taken before an item that is not here yet.
 
-        Worked number: a key with nothing here asks for 10 tokens; of nine keys that wait with 1,000
-        each, no more than 90 tokens go first.
+        That is what is here and goes first; and where a key waits behind its own, what others bring
+        meanwhile, if they go on as they did between its last turns. Worked numbers: a key with nothing
+        here asks for 10 tokens; of nine keys that wait with 1,000 each, no more than 90 tokens go
+        first. One that had every fourth turn, and has 300 tokens here, waits for 1,230.
         """
         ahead = self._returned_work
         for lane in self._lanes[: item.priority]:
@@ -296,7 +318,7 @@ class WaitQueue(Generic[Item]):
             return ahead + min(lane.work, lane.waiting_flows * item.work)
         own = 0.0 if item.deadline_at < flow.first().deadline_at else flow.work
         others = min(lane.work - flow.work, (lane.waiting_flows - 1) * (own + item.work))
-        return ahead + own + others
+        return ahead + max(own + others, (own + item.work) * flow.spread() - item.work)
 
     def work_until(self, priority: int) -> float:
         """The work of what waits in this class and those before it, in tokens."""

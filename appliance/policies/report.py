@@ -19,7 +19,7 @@ LATENCY_BUCKETS_S = (
 )  # fmt: skip
 
 #: How a gateway sees an agent of its snapshot.
-LinkState = Literal["connecting", "loading", "ready", "parked", "draining"]
+LinkState = Literal["connecting", "loading", "ready", "parked", "draining", "ejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,9 @@ class DeploymentReport:
 
     `concurrency_s` is the time integral of in_flight + queued, so that a difference divided by
     the time between two reports is the true mean concurrency. `oldest_wait_s` is the age of
-    the request that has waited longest, 0 where none waits.
+    the request that has waited longest, 0 where none waits. Of requests that may be cached,
+    `cache_hits` got a kept answer, `cache_shared` that of one under way, `cache_misses` were sent;
+    `cache_bytes` are kept now.
     """
 
     name: str
@@ -52,6 +54,26 @@ class DeploymentReport:
     tokens: int
     duration: Histogram
     queue_wait: Histogram
+    cache_hits: int = 0
+    cache_shared: int = 0
+    cache_misses: int = 0
+    cache_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedReport:
+    """With what an agent runs, and what it has learned: a batch takes `fixed_s + per_token_s x tokens`."""
+
+    engine: str
+    engine_version: str
+    workers: int
+    threads: int
+    batch_size: int
+    batches: int
+    fixed_s: float
+    per_token_s: float
+    capacity_rps: float
+    tokens_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +81,8 @@ class AgentReport:
     """One agent as this gateway sees it; what the agent last said of itself rides along.
 
     The fields from `executing` on are the agent's own words, None until it has spoken on the
-    present connection; `load_age_s` tells how old they are.
+    present connection; `load_age_s` tells how old they are. `health` is why it is ejected, or was before
+    the trial it is on; `ejected_for_s` how long it will be, None also where until it is heard again.
     """
 
     id: str
@@ -71,6 +94,8 @@ class AgentReport:
     answered: int
     failed: int
     refused: int
+    health: str = ""
+    ejected_for_s: float | None = None
     load_age_s: float | None = None
     executing: int | None = None
     waiting: int | None = None
@@ -79,6 +104,7 @@ class AgentReport:
     node_cpu_percent: float | None = None
     rss_bytes: int | None = None
     node_available_bytes: int | None = None
+    speed: SpeedReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

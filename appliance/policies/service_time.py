@@ -35,6 +35,7 @@ class ServiceTime:
         "_var",
         "answers",
         "doubt_until",
+        "expected",
         "failures",
         "fixed_s",
         "per_work_s",
@@ -42,12 +43,19 @@ class ServiceTime:
 
     def __init__(self) -> None:
         self.answers = self.failures = 0
+        self.expected = False
         self.fixed_s, self.per_work_s, self.doubt_until = UNKNOWN_S, 0.0, 0.0
         self._mean_s, self._mean_work, self._var, self._cov = UNKNOWN_S, 0.0, 0.0, 0.0
 
+    def expect(self, fixed_s: float, per_work_s: float) -> None:
+        """Before its first answer: what was measured or learned on a box of its kind; both 0, nothing was."""
+        self.expected = fixed_s + per_work_s > 0
+        if self.expected and not self.answers:
+            self.fixed_s, self.per_work_s = fixed_s, per_work_s
+
     def assume(self, typical_s: float) -> None:
         """Before its first answer it is thought a little slower than its peers, which take `typical_s`."""
-        if not self.answers:
+        if not self.answers and not self.expected:
             self.fixed_s = self._mean_s = NEWCOMER * typical_s
 
     def answered(self, took_s: float, work: float, now: float) -> None:

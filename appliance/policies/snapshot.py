@@ -65,6 +65,8 @@ class AgentRoute:
     There is more than one while a renewed certificate is on its way to the agent.
     `slots` is how many requests it executes at once (workers x batch size), `ahead` how many
     more it may be given so that its next batch is already there.
+    Where it is known how fast it is, a batch takes `fixed_s + per_token_s x tokens`, and it does at most
+    `capacity_rps` requests per second, other agents of its box considered; 0: not known.
     """
 
     id: str
@@ -76,6 +78,9 @@ class AgentRoute:
     wanted: WantedRoute
     slots: int
     ahead: int
+    fixed_s: float = 0.0
+    per_token_s: float = 0.0
+    capacity_rps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The embeddings task: what it takes, what it refuses, and what its vectors are."""
 
 import base64
+import gc
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from agent_builders import TINY_DIMENSIONS, TINY_POSITIONS, WORDS, infer_alone
 from agents.engines.base import Description
 from agents.engines.ctranslate2 import CTranslate2Engine, TextTokenizer
 from agents.errors import RequestError
-from agents.tasks.embed import CHARACTERS_PER_TOKEN, MAX_INPUTS, EmbedTask
+from agents.tasks.embed import CHARACTERS_PER_TOKEN, MAX_INPUTS, SMALL_BYTES, EmbedTask
 
 CLS, SEP = 2, 3
 
@@ -216,3 +217,37 @@ def test_pooling(description, pooling, normalize, expected):
     model = Description(2, 8, 50, pooling, normalize, description.tokenizer)
     vectors = np.array([[[1, 2], [3, 4]], [[5, 6], [np.nan, 1e30]]], np.float32)
     assert np.allclose(EmbedTask("tiny", model).reduce(vectors, [2, 1]), expected)
+
+
+MANY = 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        pytest.param('"input":[%s[]]' % ("[]," * MANY), "too many entries", id="lists"),
+        pytest.param('"input":{"a":[%s1]}' % ("[]," * MANY), "none of what is accepted", id="an object"),
+        pytest.param('"input":["a",%s1]' % ("[]," * MANY), "none of what is accepted", id="mixed"),
+        pytest.param('"input":[[1,%s1]]' % ("1.5," * MANY), "too many tokens", id="no token ids"),
+        pytest.param('"input":[%s1]' % ("1," * MANY), "too many tokens", id="token ids"),
+        pytest.param('"input":"a","dimensions":[%s1]' % ("[]," * MANY), "dimensions has", id="another field"),
+    ],
+)
+def test_large_bodies_that_are_none_make_no_objects(task, raw, message):
+    """They are refused before millions of objects hold up the process, and with it its beats."""
+    before = sum(stage["collections"] for stage in gc.get_stats())
+    with pytest.raises(RequestError, match=message):
+        task.prepare(f'{{"model":"tiny",{raw}}}'.encode())
+    assert sum(stage["collections"] for stage in gc.get_stats()) - before < 10
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n" * 100], ids=["none", "one", "many"])
+def test_large_inputs_that_are_fine(task, space):
+    """Of each shape that may be large, with spaces in it or not."""
+    word = '"fox' + " " * (LONG * CHARACTERS_PER_TOKEN // 2) + '"'
+    ids = "[4" + " " * 40 + "]"
+    for entry in (word, ids):
+        entries = ",".join([entry] * MAX_INPUTS)
+        raw = f'{{"model":"tiny","input":[{space}{entries}]}}'.encode()
+        assert len(raw) > SMALL_BYTES
+        assert len(task.prepare(raw).sequences) == MAX_INPUTS

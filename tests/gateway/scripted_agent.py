@@ -14,14 +14,17 @@ from agents.protocol import (
     PROTOCOL_VERSION,
     AgentState,
     Answer,
+    Beat,
     FrameReader,
     Kind,
     LoadReport,
     Refusal,
     Request,
     build_answer,
+    build_beat,
     build_frame,
     build_refusal,
+    parse_pace,
     parse_request,
 )
 from appliance.policies.snapshot import AgentRoute
@@ -38,9 +41,16 @@ class Die:
     """Cuts the connection without a word."""
 
 
+@dataclass(frozen=True)
+class Slowly:
+    """Answers after a while, each request on its own."""
+
+    seconds: float
+
+
 HANG, DIE = Hang(), Die()
 
-Act = Answer | Refusal | Hang | Die
+Act = Answer | Refusal | Hang | Die | Slowly
 Script = Callable[[Request], Act]
 
 
@@ -57,13 +67,28 @@ def fault(_request: Request) -> Answer:
     return Answer(500, 0, 0, 100, "application/json", body.encode())
 
 
+def busy(_request: Request) -> Answer:
+    """Answers at once that it is too busy."""
+    return Answer(429, 0, 0, 100, "application/json", b'{"error": {"message": "busy"}}')
+
+
 class ScriptedAgent:
-    """Listens on a port of its own; `script` says what happens to each request."""
+    """Listens on a port of its own; `script` says what happens to each request.
+
+    One that `beats` does so each 100 ms once it is told to, else it is as agents were before there were
+    beats. A `frozen` one neither reads nor says anything.
+    """
 
     _numbers = itertools.count(1)
 
     def __init__(
-        self, authority: Authority, directory: Path, *, deployment: str = "mini", script: Script = echo
+        self,
+        authority: Authority,
+        directory: Path,
+        *,
+        deployment: str = "mini",
+        script: Script = echo,
+        beats: bool = False,
     ):
         number = next(self._numbers)
         self.id = f"agent-{number}"
@@ -76,6 +101,10 @@ class ScriptedAgent:
         self.resumes = 0
         self.port = 0
         self.heartbeat = True
+        self.beats = beats
+        self.beat = Beat(3, 1, 40, 90)
+        self.paces: list[int] = []
+        self.frozen = False
         self._issued = authority.issue_server(self.id, ["127.0.0.1"], dt.datetime.now(dt.UTC))
         self._context = _context(self._issued, authority, directory / self.id)
         self._server: asyncio.Server | None = None
@@ -97,6 +126,17 @@ class ScriptedAgent:
         for wire in list(self._wires):
             wire.transport.abort()
 
+    def freeze(self):
+        """As SIGSTOP would, or a cable that is cut."""
+        self.frozen = True
+
+    def thaw(self):
+        """What was sent to it meanwhile is read now."""
+        self.frozen = False
+        for wire in list(self._wires):
+            unread, wire.unread = wire.unread, b""
+            wire.data_received(unread)
+
     def set_state(self, state: AgentState):
         self.state = state
         for wire in self._wires:
@@ -110,6 +150,13 @@ class ScriptedAgent:
         """Let a script say what all that was left hanging gets."""
         for wire in self._wires:
             wire.answer_hung(script)
+
+    def refuse_hung(self):
+        """Refuse all that was left hanging."""
+        for wire in self._wires:
+            hung, wire.hung = wire.hung, []
+            for stream, _ in hung:
+                wire.transport.write(build_refusal(stream, Refusal.FULL))
 
     @property
     def connections(self) -> int:
@@ -135,7 +182,7 @@ class ScriptedAgent:
             state=self.state, workers=1, batch_size=4, admits=6, executing=1, waiting=0,
             accepted_total=len(self.requests), answered_total=100, refused_total=0, sequences_total=0,
             tokens_total=7, body_bytes_total=0, busy_s_total=0.0, cpu_percent=12.5,
-            node_cpu_percent=25.0, rss_bytes=1000, node_available_bytes=2000, uptime_s=1.0,
+            node_cpu_percent=25.0, rss_bytes=1000, node_available_bytes=2000, uptime_s=1.0, beats=self.beats,
         )  # fmt: skip
 
 
@@ -144,7 +191,8 @@ class _Wire(asyncio.Protocol):
         self.agent = agent
         self.reader = FrameReader()
         self.hung: list[tuple[int, Request]] = []
-        self.beat = None
+        self.beat = self.pulse = None
+        self.unread = b""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -154,11 +202,18 @@ class _Wire(asyncio.Protocol):
     def connection_lost(self, exc):
         self.agent._wires.discard(self)
         self.beat.cancel()
+        if self.pulse:
+            self.pulse.cancel()
 
     def _beat(self):
-        if self.agent.heartbeat:
+        if self.agent.heartbeat and not self.agent.frozen:
             self.send_load()
         self.beat = asyncio.get_running_loop().call_later(0.5, self._beat)
+
+    def _pulse(self):
+        if not self.agent.frozen:
+            self.transport.write(build_beat(self.agent.beat))
+        self.pulse = asyncio.get_running_loop().call_later(0.1, self._pulse)
 
     def send_load(self):
         self.transport.write(build_frame(Kind.LOAD, 0, self.agent.load().to_json()))
@@ -168,13 +223,28 @@ class _Wire(asyncio.Protocol):
         for stream, request in hung:
             self.transport.write(build_answer(stream, script(request)))
 
+    def _answer_late(self, stream):
+        for one, request in self.hung:
+            if one == stream:
+                self.hung.remove((stream, request))
+                self.transport.write(build_answer(stream, echo(request)))
+                return
+
     def data_received(self, piece):
+        if self.agent.frozen:
+            self.unread += piece
+            return
         for kind, stream, payload in self.reader.feed(piece):
             if kind is Kind.REQUEST:
                 self._act(stream, parse_request(payload))
             elif kind is Kind.CANCEL:
                 self.agent.cancelled.append(stream)
                 self.hung = [(s, r) for s, r in self.hung if s != stream]
+            elif kind is Kind.PACE:
+                assert self.agent.beats, "it would have broken off"
+                self.agent.paces.append(parse_pace(payload))
+                if self.pulse is None:
+                    self._pulse()
             elif kind is Kind.RESUME:
                 self.agent.resumes += 1
                 self.agent.set_state(self.agent.on_resume)
@@ -186,6 +256,9 @@ class _Wire(asyncio.Protocol):
             self.transport.write(build_answer(stream, act))
         elif isinstance(act, Refusal):
             self.transport.write(build_refusal(stream, act))
+        elif isinstance(act, Slowly):
+            self.hung.append((stream, request))
+            asyncio.get_running_loop().call_later(act.seconds, self._answer_late, stream)
         elif isinstance(act, Hang):
             self.hung.append((stream, request))
         else:

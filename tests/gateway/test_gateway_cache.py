@@ -113,9 +113,27 @@ async def test_an_answer_is_given_again(gateway, start):
     assert again.headers["x-request-id"] != first.headers["x-request-id"]
     assert len(agent.requests) == 1
     samples = await gateway.metrics()
-    assert [samples[f"millwright_cache_total{{{name}}}"] for name in ("hit", "miss", "shared")] == [1, 1, 0]
+    counted = {name: samples[f"millwright_cache_total{{mini,{name}}}"] for name in ("hit", "miss", "shared")}
+    assert counted == {"hit": 1, "miss": 1, "shared": 0}
+    [report] = gateway.gateway.report().deployments
+    assert (report.cache_hits, report.cache_misses, report.cache_shared) == (1, 1, 0)
+    assert report.cache_bytes == len(first.body) + ENTRY_BYTES
     assert samples["millwright_finished_total{answered}"] == samples["millwright_accepted_total"] == 2
     assert samples["millwright_tokens_total{prompt}"] == 3
+
+
+async def test_what_one_that_is_gone_has_counted_stays(gateway, start):
+    """Under an empty name, so that the sum never falls; those that are there have their own."""
+    await start()
+    for _ in range(3):
+        await gateway.embed()
+    await gateway.serve_by(deployments=[deployment(name="other", cache_bytes=1000)], keys=[key()])
+    samples = await gateway.metrics()
+    cached = {name: value for name, value in samples.items() if name.startswith("millwright_cache_total")}
+    assert {name: value for name, value in cached.items() if value} == {
+        "millwright_cache_total{,hit}": 2, "millwright_cache_total{,miss}": 1,
+    }  # fmt: skip
+    assert cached["millwright_cache_total{other,hit}"] == 0
 
 
 @pytest.mark.parametrize(
@@ -142,6 +160,18 @@ async def test_teams_share_only_where_it_is_allowed(gateway, start, shared):
     for text_key in (KEY, OTHER):
         assert (await gateway.embed(text_key=text_key)).status == 200
     assert len(agent.requests) == (1 if shared else 2)
+
+
+async def test_keys_without_a_team_share_nothing(gateway, start):
+    """Each is a team of its own; what was kept while all shared is not theirs once they do not."""
+    agent = await start()
+    keys = [key(team=""), key(OTHER, team="")]
+    for shared, sent in ((False, 2), (True, 3), (False, 3)):
+        changed = deployment(cache_bytes=1_000_000, cache_shared=shared)
+        await gateway.serve_by(agent.route(slots=1, ahead=0), deployments=[changed], keys=keys)
+        for text_key in (KEY, OTHER):
+            assert (await gateway.embed(text_key=text_key)).status == 200
+        assert len(agent.requests) == sent
 
 
 async def test_an_error_is_not_kept(gateway, start):

@@ -1,5 +1,6 @@
 """The gateway's pure parts: keys, buckets, budgets, the queue and the slots."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.protocol import AgentState, Refusal
+from appliance.gateway.errors import ApiError
 from appliance.gateway.limits import Keyring, MemoryBudget, TokenBucket
 from appliance.gateway.logs import JsonLines, Throttle
+from appliance.gateway.requests import read_model
 from appliance.gateway.retries import RetryBudget
 from appliance.gateway.tracker import AgentSlots, Pool, Reservation
 from appliance.policies.balancing import Nothing, find_policy
@@ -198,3 +201,13 @@ def test_an_agent_that_refused_is_probed_with_one_request():
     agent.reopen()
     agent.probe()
     assert agent.limit == 3
+
+
+@pytest.mark.parametrize("field", ["model", "stream", "input"])
+def test_a_large_body_makes_no_objects(field):
+    """16 MB of empty lists in any field would stand still the loop, and with it everybody, for a second."""
+    body = b'{"%b":[%b[]]}' % (field.encode(), b"[]," * 1_000_000)
+    before = sum(stage["collections"] for stage in gc.get_stats())
+    with pytest.raises(ApiError, match="'model'"):
+        read_model(body)
+    assert sum(stage["collections"] for stage in gc.get_stats()) - before < 10

@@ -255,6 +255,21 @@ def test_work_ahead_of_a_modest_key_is_bounded_by_its_own():
     assert queue.work_until(HIGH) == 0.0
 
 
+def test_work_ahead_of_a_greedy_key_counts_what_others_will_bring():
+    """One that had every fourth turn waits for four times its own, though nothing else is here now."""
+    queue = filled(*(Item(f"g{n}", key="greedy", work=10.0) for n in range(200)))
+    for number in range(100):
+        for key in "abc":
+            queue.offer(Item(f"{key}{number}", key=key, work=10.0))
+        for _ in "abcg":
+            queue.take(first(queue))
+    item = Item("x", key="greedy", work=10.0)
+    assert queue.work_ahead(item) == pytest.approx(4 * 1010 - 10, rel=0.02)
+    for _ in range(99):
+        queue.take(first(queue))
+    assert queue.work_ahead(item) == pytest.approx(10, rel=0.2)
+
+
 def load(**changes):
     zeros = {field.name: 0 for field in dataclasses.fields(LoadReport)}
     return LoadReport(**{**zeros, "agent": "a", "deployment": "mini", "state": AgentState.READY, **changes})
