@@ -1,13 +1,16 @@
 """Forms batches out of what is already waiting; it never waits for more. Pure.
 
 Requests take turns in the order they came. The one whose turn it is always goes, so nobody
-starves; the rest of the batch are those of the waiting whose length is closest to its own. A
-request with more sequences than it got into the batch goes to the back of the line.
+starves; the rest of the batch are those of the waiting whose length is closest to its own, as long as it is
+expected to take no longer than the latency budget. A request with more sequences than it got into
+the batch goes to the back of the line.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from agents.service_line import Line, allowed_s
 
 #: Padding that costs less than the batch of its own which it saves: per sequence, and as a share.
 PADDING_TOKENS = 8
@@ -45,6 +48,11 @@ class Batch:
         """The token ids, in the order of `items`."""
         return [job.sequences[index] for job, index in self.items]
 
+    @property
+    def rectangle(self) -> int:
+        """Tokens with padding: sequences x the longest."""
+        return len(self.items) * max(len(job.sequences[index]) for job, index in self.items)
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -57,11 +65,14 @@ class Taken:
 class BatchQueue:
     """The line of jobs. Not safe between threads: the caller holds a lock around every call.
 
-    `executing` counts jobs with a sequence in an engine, `waiting` the sequences not handed out.
+    `executing` counts jobs with a sequence in an engine, `waiting` the sequences not handed out. Once it is
+    known how long a batch takes (`line`), none takes longer than `budget_s` allows (`allowed_s`).
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, budget_s: float = NEVER) -> None:
         self.batch_size = batch_size
+        self.budget_s = budget_s
+        self.line: Line | None = None
         self.executing = 0
         self.waiting = 0
         self._line: deque[Job] = deque()
@@ -120,16 +131,25 @@ class BatchQueue:
         candidates.sort(key=lambda candidate: candidate[:2])
         chosen: list[tuple[Job, int]] = []
         longest = real = length
+        most_tokens = self._most_tokens(length)
         for _, _, job, index in candidates:
             own = len(job.sequences[index])
             count = len(chosen) + 2
-            if max(longest, own) * count > (real + own) * (1 + PADDING_SHARE) + PADDING_TOKENS * count:
+            rectangle = max(longest, own) * count
+            if rectangle > min(most_tokens, (real + own) * (1 + PADDING_SHARE) + PADDING_TOKENS * count):
                 continue
             chosen.append((job, index))
             longest, real = max(longest, own), real + own
             if len(chosen) == most:
                 break
         return chosen
+
+    def _most_tokens(self, length: int) -> float:
+        """Of a batch within the latency budget that begins with a sequence of `length`."""
+        line = self.line
+        if line is None or line.per_token_s <= 0:
+            return NEVER
+        return (allowed_s(self.budget_s, line.at(length)) - line.fixed_s) / line.per_token_s
 
     def _hand_out(self, job: Job, index: int) -> None:
         job.pending.remove(index)

@@ -18,6 +18,8 @@ MAX_WORKERS: Final = 256
 MAX_THREADS: Final = 256
 MAX_BATCH_SIZE: Final = 1024
 MAX_ADMITS: Final = 100_000
+#: No batch is put together that would take longer; whoever comes meanwhile waits at most for that.
+BATCH_BUDGET_MS: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class TlsFiles:
 class AgentConfig:
     """One agent. `port` 0 takes a free one; `admits` is in requests, executing and waiting together.
 
-    `model_dir` is None for the fake engine only, which needs none.
+    `model_dir` is None for the fake engine only, which needs none. `batch_budget_ms` is the latency budget.
     """
 
     agent: str
@@ -49,6 +51,7 @@ class AgentConfig:
     threads: int
     batch_size: int
     admits: int
+    batch_budget_ms: float = BATCH_BUDGET_MS
     fake_service_ms: float = 0.0
     fake_service_per: ServicePer = "batch"
 
@@ -75,7 +78,9 @@ def parse_config(raw: bytes) -> AgentConfig:
     if engine == "fake":
         accepted |= _FAKE_CHECKS
     _refuse_unknown(given, accepted, "")
-    optional = {"model_dir", *_FAKE_CHECKS} if engine == "fake" else set()
+    optional = {"batch_budget_ms"}
+    if engine == "fake":
+        optional |= {"model_dir", *_FAKE_CHECKS}
     values = {
         key: _taken(given, key, check) for key, check in accepted.items() if _wanted(given, key, optional)
     }
@@ -170,6 +175,7 @@ _CHECKS: Final[dict[str, Check]] = {
     "threads": _whole(1, MAX_THREADS),
     "batch_size": _whole(1, MAX_BATCH_SIZE),
     "admits": _whole(1, MAX_ADMITS),
+    "batch_budget_ms": _milliseconds,
 }
 _FAKE_CHECKS: Final[dict[str, Check]] = {
     "fake_service_ms": _milliseconds,

@@ -75,3 +75,9 @@ def deadline_exceeded() -> RequestError:
     """The answer to a request whose deadline passed before its work began."""
     message = "the request's deadline passed before an engine was free for it"
     return RequestError(message, status=504, kind="server_error", code="deadline_exceeded")
+
+
+def unknown_path(path: str, known: str) -> RequestError:
+    """The answer to a request for another task."""
+    message = f"there is nothing at {path[:200]!r} here; this agent serves {known}"
+    return RequestError(message, status=404, code="not_found")

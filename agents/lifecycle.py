@@ -14,6 +14,7 @@ class Event(str, Enum):
     PARK = "park"
     RESUME = "resume"
     DRAIN = "drain"
+    MEASURE = "measure"
 
 
 _NEXT: Final[dict[tuple[AgentState, Event], AgentState]] = {
@@ -23,6 +24,8 @@ _NEXT: Final[dict[tuple[AgentState, Event], AgentState]] = {
     (AgentState.READY, Event.PARK): AgentState.PARKED,
     (AgentState.READY, Event.RESUME): AgentState.READY,
     (AgentState.READY, Event.DRAIN): AgentState.DRAINING,
+    # Whoever measures itself has no weights to serve with: to gateways that is an agent that loads.
+    (AgentState.READY, Event.MEASURE): AgentState.LOADING,
     (AgentState.PARKED, Event.PARK): AgentState.PARKED,
     (AgentState.PARKED, Event.RESUME): AgentState.LOADING,
     (AgentState.PARKED, Event.DRAIN): AgentState.DRAINING,

@@ -5,13 +5,15 @@ from typing import Final
 
 from agents.config import AgentConfig
 from agents.protocol import PROTOCOL_VERSION, AgentState, LoadReport, Refusal
+from agents.service_line import Line, capacity_of
 
 
 @dataclass(slots=True)
 class Counters:
     """Totals since the start.
 
-    `body_bytes` belongs to the same requests as `tokens`: a gateway estimates work by their ratio.
+    `body_bytes` belongs to the same requests as `tokens`: a gateway estimates work by their ratio;
+    `batch_tokens`, with padding, to the same batches as `sequences`.
     """
 
     answered: int = 0
@@ -19,6 +21,7 @@ class Counters:
     failed: int = 0
     batches: int = 0
     sequences: int = 0
+    batch_tokens: int = 0
     tokens: int = 0
     body_bytes: int = 0
     busy_s: float = 0.0
@@ -45,8 +48,10 @@ def build_report(
     accepted_total: int,
     refused_total: int,
     uptime_s: float,
+    engine_version: str = "",
+    line: Line | None = None,
 ) -> LoadReport:
-    """The report of one instant; `executing` and `in_hand` are in requests."""
+    """The report of one instant; `executing` and `in_hand` are in requests, `line` is of batches so far."""
     return LoadReport(
         protocol=PROTOCOL_VERSION,
         agent=config.agent,
@@ -70,7 +75,32 @@ def build_report(
         rss_bytes=sensed.rss_bytes,
         node_available_bytes=sensed.node_available_bytes,
         uptime_s=round(uptime_s, 3),
+        beats=True,
+        threads=config.threads,
+        engine=config.engine,
+        engine_version=engine_version,
+        batches_total=counters.batches,
+        **_speed(config, counters, line),
     )
+
+
+def _speed(config: AgentConfig, counters: Counters, line: Line | None) -> dict[str, float]:
+    """What was learned of batches, nothing where there is no line yet."""
+    if line is None or not counters.sequences:
+        return {}
+    rps, tokens_per_s = capacity_of(
+        line,
+        workers=config.workers,
+        batch_size=config.batch_size,
+        sequence_tokens=max(1.0, counters.batch_tokens / counters.sequences),
+        budget_s=config.batch_budget_ms / 1000,
+    )
+    return {
+        "fixed_s": round(line.fixed_s, 9),
+        "per_token_s": round(line.per_token_s, 12),
+        "capacity_rps": round(rps, 3),
+        "tokens_per_s": round(tokens_per_s, 1),
+    }
 
 
 #: Metrics that are fields of the report: name, help. Those that end in `_total` are counters.
@@ -90,6 +120,10 @@ _FIELD_METRICS: Final = {
     "node_cpu_percent": ("node_cpu_percent", "Processor use of the machine, percent."),
     "rss_bytes": ("rss_bytes", "Resident memory of this process."),
     "node_available_bytes": ("node_available_bytes", "Memory available on the machine."),
+    "capacity_rps": ("capacity_requests_per_second", "Sequences per second at most, as learned."),
+    "tokens_per_s": ("capacity_tokens_per_second", "Tokens per second at most, as learned."),
+    "fixed_s": ("batch_fixed_seconds", "Of each batch, as learned; its tokens come on top."),
+    "per_token_s": ("batch_token_seconds", "Of each token of a batch, as learned."),
     "uptime_s": ("uptime_seconds", "Seconds since the process started."),
 }
 

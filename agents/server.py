@@ -6,11 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from agents.errors import BadTransition, RequestError
+from agents.calibrate import Stopped
+from agents.errors import BadTransition, ModelError, RequestError
 from agents.load import render_metrics
 from agents.protocol import (
     HEADER_REFUSED,
     HEADER_REQUEST_ID,
+    PATH_CALIBRATE,
     PATH_HEALTH,
     PATH_LOAD,
     PATH_METRICS,
@@ -52,6 +54,7 @@ class HttpSide:
             ("GET", PATH_LOAD): self._load,
             ("POST", PATH_PARK): self._park,
             ("POST", PATH_RESUME): self._resume,
+            ("POST", PATH_CALIBRATE): self._calibrate,
         }
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -133,6 +136,16 @@ class HttpSide:
 
     async def _resume(self) -> tuple[int, str, bytes]:
         return await self._change(self._service.resume)
+
+    async def _calibrate(self) -> tuple[int, str, bytes]:
+        """Takes seconds: out of rotation until it is done, then one document of what was measured."""
+        try:
+            measured = await self._service.calibrate()
+        except BadTransition as error:
+            raise RequestError(str(error), status=409, code="bad_state") from error
+        except (ModelError, Stopped) as error:
+            raise RequestError(str(error), status=503, kind="server_error", code="not_measured") from error
+        return 200, JSON, json.dumps(measured.to_json()).encode()
 
     async def _change(self, change: Callable[[], Awaitable[None]]) -> tuple[int, str, bytes]:
         try:

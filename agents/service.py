@@ -6,22 +6,26 @@ thread.
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from agents.admission import Admission
 from agents.batching import NEVER, Job
+from agents.calibrate import Calibration, calibrate_here
 from agents.config import AgentConfig
 from agents.engines.base import Engine
-from agents.errors import ModelError, RequestError, deadline_exceeded, server_error
+from agents.errors import ModelError, RequestError, deadline_exceeded, server_error, unknown_path
 from agents.lifecycle import Event, next_state
 from agents.load import Counters, Sensed, build_report
-from agents.protocol import AgentState, Answer, LoadReport, Refusal, Request
+from agents.protocol import AgentState, Answer, Beat, LoadReport, Refusal, Request
 from agents.sensors import Sensors
 from agents.tasks.base import Prepared, Task
 from agents.tasks.embed import EmbedTask
+from agents.turn import Turn
 from agents.worker import Done, WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -79,7 +83,7 @@ class AgentService:
         self._task: Task[Any] | None = None
         self._pool: WorkerPool | None = None
         self._tickets: dict[Job, Ticket] = {}
-        self._wake_due = False
+        self.turn = Turn(self._loop.call_soon)
         self._idle = asyncio.Event()
         self._idle.set()
         self._model_lock = asyncio.Lock()
@@ -87,6 +91,7 @@ class AgentService:
         self._sensors = Sensors()
         self._sensed = Sensed()
         self._started_at = time.monotonic()
+        self._stop_measuring = threading.Event()
         self._background: set[asyncio.Task[None]] = set()
 
     # --- life ---------------------------------------------------------------------------------
@@ -116,8 +121,24 @@ class AgentService:
             self._move(Event.RESUME)
             self._spawn(self._load_again())
 
+    async def calibrate(self) -> Calibration:
+        """Refuse new work, finish the present, measure this machine, and serve again.
+
+        Raises BadTransition, ModelError where the model does not load in some shape, and Stopped.
+        """
+        self._move(Event.MEASURE)
+        async with self._model_lock:
+            try:
+                await self._idle.wait()
+                await self._loop.run_in_executor(None, self._engine.unload)
+                measure = partial(calibrate_here, self.config, self._stop_measuring)
+                return await self._loop.run_in_executor(None, measure)
+            finally:
+                self._spawn(self._load_again())
+
     async def drain(self) -> None:
         """Refuse new work and return when what was admitted is answered."""
+        self._stop_measuring.set()
         self._move(Event.DRAIN)
         await self._idle.wait()
 
@@ -143,7 +164,15 @@ class AgentService:
             accepted_total=self.admission.accepted_total,
             refused_total=self.admission.refused_total,
             uptime_s=time.monotonic() - self._started_at,
+            engine_version=self._engine.version,
+            line=self._pool.learned.line if self._pool else None,
         )
+
+    def beat(self) -> Beat:
+        """The little that changes fast, fresh to about 100 ms."""
+        executing = self._pool.executing if self._pool else 0
+        cpu, node_cpu = self._sensors.read_cpu(time.monotonic())
+        return Beat(executing, max(self.admission.in_hand - executing, 0), cpu, node_cpu)
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -156,7 +185,7 @@ class AgentService:
         ticket = Ticket(self, request, reply, time.monotonic())
         assert self._task is not None  # admission lets nobody in before the model is loaded
         if request.path != self._task.path:
-            self._answer_error(ticket, _unknown_path(request.path, self._task.path))
+            self._answer_error(ticket, unknown_path(request.path, self._task.path))
         elif ticket.body_bytes > MAX_BODY_BYTES:
             self._answer_error(ticket, body_too_large(ticket.body_bytes))
         elif ticket.body_bytes <= INLINE_BODY_BYTES:
@@ -204,12 +233,9 @@ class AgentService:
         ticket.job = Job(prepared.sequences, ticket.deadline)
         self._tickets[ticket.job] = ticket
         self._pool.add(ticket.job)
-        if not self._wake_due:  # all requests of one read go before the workers look
-            self._wake_due = True
-            self._loop.call_soon(self._wake)
+        self.turn.put_off(self._wake)  # all requests of one read go before the workers look
 
     def _wake(self) -> None:
-        self._wake_due = False
         if self._pool is not None:
             self._pool.wake()
 
@@ -221,6 +247,10 @@ class AgentService:
             logger.warning("a batch ended after the agent did")
 
     def _done(self, done: Done) -> None:
+        with self.turn:  # all answers of a batch go together
+            self._settle(done)
+
+    def _settle(self, done: Done) -> None:
         for job in done.expired:
             if (ticket := self._tickets.get(job)) is not None:
                 self._answer_error(ticket, deadline_exceeded())
@@ -228,6 +258,7 @@ class AgentService:
             return
         self.counters.batches += 1
         self.counters.sequences += len(done.batch.items)
+        self.counters.batch_tokens += done.batch.rectangle
         self.counters.busy_s += done.busy_s
         for number, (job, index) in enumerate(done.batch.items):
             ticket = self._tickets.get(job)
@@ -316,7 +347,10 @@ class AgentService:
 
     async def _report_regularly(self) -> None:
         while True:
-            self._sensed = self._sensors.read()
+            try:
+                self._sensed = self._sensors.read()
+            except Exception as error:  # noqa: BLE001 - old numbers are better than an agent that says nothing
+                logger.error("processor and memory were not read: %r", error)  # noqa: TRY400 - one-line records
             self._report()
             await asyncio.sleep(REPORT_EVERY_S)
 
@@ -330,8 +364,9 @@ class AgentService:
                 return
             self._task = EmbedTask(self.config.deployment, self._engine.describe())
             self._pool = WorkerPool(
-                self._engine, self._task.reduce, self.config.workers, self.config.batch_size, self._deliver
-            )
+                self._engine, self._task.reduce, self.config.workers, self.config.batch_size, self._deliver,
+                budget_s=self.config.batch_budget_ms / 1000,
+            )  # fmt: skip
             self._move(Event.LOADED)
 
     async def _load_again(self) -> None:
@@ -361,10 +396,4 @@ def body_too_large(size: int) -> RequestError:
         f"the body has {size} bytes; at most {MAX_BODY_BYTES} are accepted",
         status=413,
         code="request_too_large",
-    )
-
-
-def _unknown_path(path: str, known: str) -> RequestError:
-    return RequestError(
-        f"there is nothing at {path[:200]!r} here; this agent serves {known}", status=404, code="not_found"
     )

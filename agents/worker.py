@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agents.batching import Batch, BatchQueue, Job
+from agents.batching import NEVER, Batch, BatchQueue, Job
 from agents.engines.base import Engine, Matrix
+from agents.service_line import RunningLine
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +42,14 @@ class WorkerPool:
         workers: int,
         batch_size: int,
         deliver: Callable[[Done], None],
+        *,
+        budget_s: float = NEVER,
     ) -> None:
         self._engine = engine
         self._reduce = reduce
         self._deliver = deliver
-        self._queue = BatchQueue(batch_size)
+        self._queue = BatchQueue(batch_size, budget_s)
+        self._learned = RunningLine()
         self._changed = threading.Condition()  # guards everything of this object
         self._idle = 0
         self._closed = False
@@ -60,6 +64,11 @@ class WorkerPool:
     def executing(self) -> int:
         """How many jobs have a sequence in the engine."""
         return self._queue.executing
+
+    @property
+    def learned(self) -> RunningLine:
+        """How long batches take, from those that were computed. To be read only."""
+        return self._learned
 
     def add(self, job: Job) -> None:
         """Put a job in the line; `wake` must follow, once for however many were added."""
@@ -96,6 +105,9 @@ class WorkerPool:
             busy_s = time.monotonic() - started
             with self._changed:
                 self._queue.finish(batch)
+                if rows is not None:
+                    self._learned.add(batch.rectangle, busy_s)
+                    self._queue.line = self._learned.line
             self._deliver(Done(batch, rows, expired, busy_s))
 
     def _next(self) -> tuple[Batch | None, tuple[Job, ...]] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from django.db import DatabaseError
 
 from appliance.models import Agent, Deployment, MetricPoint, Node
+from appliance.models.agents import capacities_on_boxes
 from appliance.policies.report import AgentReport, GatewayReport
 
 #: A node that was not observed for longer is unreachable.
@@ -57,9 +58,14 @@ def describe_fleet(
     fresh = [report for report in reports if now - report.at <= REPORT_FRESH_S]
     seen = links_by_agent(fresh)
     states = {agent.id: agent_state(agent, seen.get(agent.id, ())) for agent in rows.agents}
+    capacities = capacities_on_boxes(rows.agents)
     return {
         "nodes": [_describe_node(node, rows, fresh, now) for node in rows.nodes],
-        "deployments": [_describe_deployment(row, rows.agents, states, fresh) for row in rows.deployments],
+        "deployments": [
+            _describe_deployment(row, rows.agents, states, fresh)
+            | {"capacity_rps": deployment_capacity(row, rows.agents, states, capacities)}
+            for row in rows.deployments
+        ],
         "agents": [
             {
                 "id": agent.id,
@@ -67,10 +73,46 @@ def describe_fleet(
                 "node": agent.node.name,
                 "state": states[agent.id],
                 "in_flight": sum(link.in_flight for link in seen.get(agent.id, ())),
+                "health": agent_health(seen.get(agent.id, ())),
+                **describe_speed(agent, capacities[agent.id]),
             }
             for agent in rows.agents
         ],
     }
+
+
+def describe_speed(agent: Agent, capacity_rps: float) -> dict[str, object]:
+    """With what an agent runs, and how fast it is by that: None where that is not known.
+
+    `capacity_rps` is what it can do beside the other agents of its node.
+    """
+    profile = agent.profile
+    share = capacity_rps / agent.capacity_rps if agent.capacity_rps else 0.0
+    return {
+        "workers": profile.get("workers"),
+        "threads": profile.get("threads"),
+        "batch_size": profile.get("batch_size"),
+        "capacity_rps": round(capacity_rps, 1) if share else None,
+        "tokens_per_s": round(share * float(profile.get("tokens_per_s") or 0.0)) if share else None,
+        "profile": str(profile.get("source") or "default"),
+    }
+
+
+def deployment_capacity(
+    deployment: Deployment,
+    agents: Iterable[Agent],
+    states: Mapping[str, str],
+    capacities: Mapping[str, float],
+) -> float | None:
+    """Requests per second that its ready agents can do; None where that of one is not known."""
+    ready = [one for one in agents if one.deployment_id == deployment.pk and states[one.id] == "ready"]
+    rates = [capacities.get(one.id, 0.0) for one in ready]
+    return round(sum(rates), 1) if rates and all(rates) else None
+
+
+def read_capacities() -> dict[str, float]:
+    """Requests per second that each agent can do beside the others of its node; one query."""
+    return capacities_on_boxes(Agent.objects.select_related("node"))
 
 
 def links_by_agent(reports: Iterable[GatewayReport]) -> dict[str, list[AgentReport]]:
@@ -86,17 +128,28 @@ def agent_state(agent: Agent, links: Sequence[AgentReport]) -> str:
     """Starting, ready, parked, draining, stopped or failed.
 
     What the control loop saw of the process comes first (it alone knows of a failure), then what
-    was ordered, then what the gateways see, who notice a lost connection within the second.
+    was ordered, then what the gateways see, who notice a lost connection within the second. One that is
+    ejected is ready all the same: `agent_health` tells.
     """
     if agent.state in {Agent.State.STOPPED, Agent.State.FAILED}:
         return str(agent.state)
     if Agent.State.DRAINING in {agent.wanted, agent.state}:
         return "draining"
-    seen = {link.state for link in links}
+    seen = {"ready" if link.state == "ejected" else link.state for link in links}
     for state in ("ready", "parked", "draining"):
         if state in seen:
             return state
     return "starting" if seen else str(agent.state)
+
+
+def agent_health(links: Sequence[AgentReport]) -> str:
+    """Why gateways give an agent no requests, or one at a time; empty where all trust it."""
+    ejected = [link for link in links if link.state == "ejected"]
+    if ejected:
+        where = "" if len(ejected) == len(links) else f" from {len(ejected)} of {len(links)} gateways"
+        return f"ejected, gets no requests{where}: {ejected[0].health}"
+    tried = [link for link in links if link.health and link.state == "ready"]
+    return f"tried with one request at a time: {tried[0].health}" if tried else ""
 
 
 def node_state(node: Node, now: float) -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from appliance.models import Enrolment, Node, Transfer
+from appliance.models import Agent, Enrolment, Node, Transfer
 from appliance.nodes import REBOOT_FAILED, UPGRADE_FAILED, refuse_problems
 from appliance.policies.node_care import CALLED_OFF
 
@@ -95,6 +95,20 @@ def wait_until_upgraded(names: Sequence[str], *, timeout_s: float, tell: Tell) -
             raise NotDoneError(f"{node.name}: {CALLED_OFF}", code="called_off", hint="order it again")
 
 
+def wait_until_calibrated(name: str, *, timeout_s: float, tell: Tell) -> None:
+    """Wait until an ordered measurement is over. Raises NotDoneError, also where it came to nothing."""
+
+    def look() -> str:
+        node = _node(name)
+        _refuse_retired(node)
+        return "" if node.calibration_at is None else _measuring_line(node)
+
+    _wait(name, look, timeout_s, tell)
+    failed = _node(name).calibration_error
+    if failed:
+        raise NotDoneError(f"{name}: not measured: {failed}", code="not_measured")
+
+
 def wait_until_retired(name: str, *, timeout_s: float, tell: Tell) -> None:
     """Wait until nothing of ours is on the box any more. Raises NotDoneError."""
 
@@ -127,6 +141,16 @@ def _node(name: str) -> Node:
 def _refuse_retired(node: Node) -> None:
     if node.wanted == Node.Wanted.RETIRED:
         raise NotDoneError(f"node {node.name!r} was retired meanwhile", code="changed")
+
+
+def _measuring_line(node: Node) -> str:
+    """What an ordered measurement waits for, or that it goes on."""
+    ready = Agent.objects.filter(wanted=Agent.Wanted.WARM, state=Agent.State.READY)
+    for agent in node.agents.select_related("deployment"):
+        if not ready.filter(deployment=agent.deployment).exclude(pk=agent.pk).exists():
+            name = agent.deployment.name
+            return f"waiting for a moment without requests of {name}, or a second agent of it that is ready"
+    return "measuring, while other agents carry the load"
 
 
 def _agents_left(node: Node) -> str:

@@ -68,6 +68,22 @@ def reboot_node(name: str, *, actor: str) -> Node:
         return node
 
 
+def calibrate_node(name: str, *, actor: str) -> Node:
+    """Have the speed of its agents' models measured there, one agent at a time. Safe to repeat meanwhile.
+
+    Raises VerbError where there is no such node, or no ready agent is on it.
+    """
+    with transaction.atomic():
+        node = _present(name)
+        if not node.agents.filter(wanted=Agent.Wanted.WARM, state=Agent.State.READY).exists():
+            raise VerbError(f"node {name!r} has no ready agent to measure: deploy a model first")
+        if node.calibration_at is None:
+            node.calibration_at, node.calibration_error = timezone.now(), ""
+            node.save(update_fields=["calibration_at", "calibration_error"])
+            audit.record(actor, "calibrate_node", name)
+        return node
+
+
 def upgrade_nodes(names: Sequence[str] | None, *, actor: str) -> list[Node]:
     """Bring the present release and steward to these nodes, or to all (None); the loop goes one by one.
 
@@ -103,12 +119,17 @@ def retire_node(name: str, *, force: bool = False, actor: str) -> Node:
         before = (node.wanted, node.retired_at)
         if node.wanted != Node.Wanted.RETIRED:
             node.operation, node.operation_stage = Node.Operation.NONE, ""
+            node.calibration_at = None
             node.wanted, node.wanted_at = Node.Wanted.RETIRED, timezone.now()
         if force:
             node.retired_at = timezone.now()
             if Agent.objects.filter(node=node).delete()[0]:
                 touch_routes()
-        node.save(update_fields=["wanted", "wanted_at", "operation", "operation_stage", "retired_at"])
+        node.save(
+            update_fields=[
+                "wanted", "wanted_at", "operation", "operation_stage", "calibration_at", "retired_at"
+            ]
+        )  # fmt: skip
         node.enrolments.filter(state__in=OPEN_ENROLMENTS).update(
             state=Enrolment.State.FAILED, code="retired", error="the node was retired meanwhile", hint="",
             sealed=None, lease_owner="", lease_expires_at=None, finished_at=timezone.now(),

@@ -17,6 +17,7 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from appliance.models import Agent, ApiKey, Deployment, RouteState
+from appliance.models.agents import capacities_on_boxes
 from appliance.policies.snapshot import (
     AgentRoute,
     DeploymentRoute,
@@ -122,7 +123,11 @@ _WANTED: dict[str, WantedRoute] = {
 
 
 def _agent_routes() -> Iterator[AgentRoute]:
-    for agent in Agent.objects.exclude(wanted=Agent.Wanted.STOPPED).select_related("deployment", "node"):
+    agents = tuple(Agent.objects.select_related("deployment", "node"))
+    capacities = capacities_on_boxes(agents)
+    for agent in agents:
+        if agent.wanted == Agent.Wanted.STOPPED:
+            continue
         yield AgentRoute(
             id=agent.id,
             deployment=agent.deployment.name,
@@ -133,6 +138,9 @@ def _agent_routes() -> Iterator[AgentRoute]:
             wanted=_WANTED[agent.wanted],
             slots=agent.slots,
             ahead=agent.ahead,
+            fixed_s=float(agent.profile.get("fixed_s") or 0.0),
+            per_token_s=float(agent.profile.get("per_token_s") or 0.0),
+            capacity_rps=round(capacities[agent.id], 3),
         )
 
 

@@ -68,6 +68,14 @@ ACTIONS: Final = (
         _can_be_worked_on,
     ),
     NodeAction(
+        "calibrate", "Measure", "Measure this node?",
+        "One agent of each deployment there leaves service for some seconds and measures how fast its model "
+        "is on this machine, while others carry the load.",
+        "is being measured",
+        lambda name, actor: nodes.calibrate_node(name, actor=actor),
+        _serves,
+    ),
+    NodeAction(
         "upgrade", "Upgrade", "Upgrade this node?",
         "The present release is brought there; its agents are replaced by ones that run it.",
         "is upgraded to the present release",

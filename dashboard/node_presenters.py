@@ -28,6 +28,8 @@ def name_facts(node: Node, now: float) -> list[Fact]:
     facts = [
         ("Address", node.address if node.is_local else _place(node.address, node.port)),
         ("Ordered", _ordered(node)),
+        ("Measurement", "ordered" if node.calibration_at else ""),
+        ("Not measured", node.calibration_error),
         ("Host key", node.host_key),
         ("Host key kind", node.host_key_kind),
         ("Region", node.region),
@@ -37,8 +39,8 @@ def name_facts(node: Node, now: float) -> list[Fact]:
         ("Power", node.power),
         ("Release", _release(node)),
         ("Seen", _ago(node.seen_at, now)),
-        ("Enrolled", _instant(node.enrolled_at)),
-        ("Retired", _instant(node.retired_at)),
+        ("Enrolled", instant_text(node.enrolled_at)),
+        ("Retired", instant_text(node.retired_at)),
     ]
     return [(label, bounded(text)) for label, text in facts if text]
 
@@ -62,6 +64,19 @@ def hardware_facts(node: Node) -> list[Fact]:
         ("Clock", "" if skew is None else f"{skew:+.1f} s"),
     ]
     return [(label, bounded(text)) for label, text in facts if text]
+
+
+def speed_facts(profiles: Iterable[Mapping[str, Any]]) -> list[Fact]:
+    """How fast each deployment's model is there, and how that is known."""
+    return [(bounded(str(one["deployment"]), 63), _speed_text(one)) for one in profiles]
+
+
+def _speed_text(profile: Mapping[str, Any]) -> str:
+    shape = f"{profile['workers']} x {profile['threads']} threads, batch {profile['batch_size']}"
+    if profile["source"] == "default":
+        return f"{shape} (not measured yet)"
+    rates = f"{profile['capacity_rps']:.0f} requests/s, {profile['tokens_per_s']:.0f} tokens/s"
+    return f"{rates} with {shape} ({profile['source']})"
 
 
 def node_flags(node: Node) -> list[str]:
@@ -120,7 +135,7 @@ def step_row(step: RemoteStep, now: float) -> dict[str, str]:
     is_old = now - step.at.timestamp() > _DAY_S
     return {
         "at": f"{step.at.astimezone(UTC):%Y-%m-%d}" if is_old else f"{step.at.astimezone(UTC):%H:%M:%S}",
-        "instant": _instant(step.at),
+        "instant": instant_text(step.at),
         "step": bounded(step.step),
         "outcome": bounded(step.outcome, 16),
         "seconds": f"{step.seconds:.1f} s",
@@ -211,5 +226,6 @@ def _ago(at: datetime | None, now: float) -> str:
     return "" if at is None else f"{format_age(now - at.timestamp())} ago"
 
 
-def _instant(at: datetime | None) -> str:
+def instant_text(at: datetime | None) -> str:
+    """A moment as it is written: in UTC, to the second."""
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -46,8 +46,12 @@ class Description:
 class Engine(Protocol):
     """Computes token vectors. `infer` is called from several threads at once, the rest from one.
 
+    `version` is of what computes: another may be faster or slower.
     `load` may be called again after `unload`; the description stays valid in between.
     """
+
+    @property
+    def version(self) -> str: ...
 
     def load(self) -> None:
         """Bring the weights into memory. Raises ModelError. Loading what is loaded does nothing."""

@@ -50,6 +50,8 @@ class TextTokenizer:
 class CTranslate2Engine:
     """An int8 (or whatever it was converted to) encoder of a model directory."""
 
+    version = str(ctranslate2.__version__)
+
     def __init__(self, model_dir: Path, task: str, *, workers: int, threads: int) -> None:
         self._model_dir = model_dir
         self._task = task

@@ -33,6 +33,8 @@ class FakeTokenizer:
 class FakeEngine:
     """Takes `service_s` seconds for each batch, or for each sequence of it."""
 
+    version = "1"
+
     def __init__(self, service_s: float, per: ServicePer = "batch") -> None:
         self._service_s = service_s
         self._per = per

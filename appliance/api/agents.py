@@ -1,6 +1,7 @@
 """Agents: the list, and what each wrote last."""
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any
 
 from ninja import Query, Router
@@ -10,7 +11,7 @@ from appliance.agent_logs import DEFAULT_LINES, MAX_LINES, LogUnavailable, read_
 from appliance.api.access import ApiRequest, needs
 from appliance.api.errors import ApiError
 from appliance.api.pages import Page, Paging, answers, page_of
-from appliance.fleet import agent_state
+from appliance.fleet import agent_state, describe_speed, read_capacities
 from appliance.models import Agent
 
 router = Router(tags=["agents"])
@@ -31,6 +32,14 @@ class AgentAnswer(BaseModel):
     wanted: str
     attempt: int
     error: str
+    workers: int | None
+    threads: int | None
+    batch_size: int | None
+    capacity_rps: float | None = Field(
+        description="Requests a second beside the other agents of its node; null: not known yet."
+    )
+    tokens_per_s: float | None
+    profile: str = Field(description="How its speed is known: default (not yet), learned or measured.")
     release_sha256: str
     certificate_expires_at: dt.datetime | None
     created_at: dt.datetime
@@ -67,13 +76,14 @@ def list_agents(request: ApiRequest, asked: Query[AgentPaging]) -> dict[str, Any
         rows = rows.filter(deployment__name=asked.deployment)
     if asked.node is not None:
         rows = rows.filter(node__name=asked.node)
-    return page_of(rows, asked, _describe)
+    capacities = read_capacities()
+    return page_of(rows, asked, lambda row: _describe(row, capacities))
 
 
 @router.get("/agents/{agent}", response=answers({200: AgentAnswer}, 404), auth=needs(VIEW))
 def get_agent(request: ApiRequest, agent: str) -> AgentAnswer:
     """One agent."""
-    return _describe(_find(agent))
+    return _describe(_find(agent), read_capacities())
 
 
 @router.get("/agents/{agent}/log", response=answers({200: AgentLog}, 404), auth=needs(VIEW))
@@ -94,8 +104,8 @@ def _find(agent: str) -> Agent:
     return row
 
 
-def _describe(row: Agent) -> AgentAnswer:
-    said = {name: getattr(row, name) for name in AgentAnswer.model_fields}
+def _describe(row: Agent, capacities: Mapping[str, float]) -> AgentAnswer:
+    said = {name: getattr(row, name) for name in AgentAnswer.model_fields if hasattr(row, name)}
     return AgentAnswer(
         **said
         | {
@@ -103,5 +113,6 @@ def _describe(row: Agent) -> AgentAnswer:
             "node": row.node.name,
             "revision": row.revision.number,
             "state": agent_state(row, ()),
+            **describe_speed(row, capacities.get(row.pk, 0.0)),  # it may have come, or gone, meanwhile
         }
     )

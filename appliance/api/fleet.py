@@ -54,6 +54,7 @@ class FleetAgent(_Described):
     node: str
     state: str
     in_flight: int
+    health: str
 
 
 class Fleet(BaseModel):

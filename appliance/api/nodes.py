@@ -15,6 +15,7 @@ from appliance.errors import Conflict, VerbError
 from appliance.fleet import agent_state, node_state
 from appliance.models import Agent, Node, Transfer
 from appliance.node_attributes import check_attributes
+from appliance.profiles import profiles_of
 
 router = Router(tags=["nodes"])
 
@@ -54,6 +55,8 @@ class NodeAnswer(BaseModel):
     ram_bytes: int
     hardware: dict[str, Any]
     problems: list[NodeProblem]
+    calibration_at: dt.datetime | None = Field(description="When a measurement was ordered; null once done.")
+    calibration_error: str
     steward_sha256: str
     release_sha256: str
     next_release_sha256: str
@@ -71,10 +74,26 @@ class NodeAgent(BaseModel):
     release_sha256: str
 
 
+class NodeProfile(BaseModel):
+    """With what agents of a deployment are started on a node, and how fast that is; 0: not known."""
+
+    deployment: str
+    workers: int
+    threads: int
+    batch_size: int
+    capacity_rps: float
+    tokens_per_s: float
+    fixed_s: float
+    per_token_s: float
+    source: str
+    measured_at: float = Field(description="Unix seconds.")
+
+
 class NodeDetail(NodeAnswer):
-    """A machine, and the agents on it."""
+    """A machine, the agents on it, and their profiles."""
 
     agents: list[NodeAgent]
+    profiles: list[NodeProfile]
 
 
 class AttributesBody(BaseModel):
@@ -144,7 +163,8 @@ def _detail(node: Node) -> NodeDetail:
         )
         for agent in Agent.objects.select_related("deployment").filter(node=node)
     ]
-    return NodeDetail(**describe_node(node, time.time()), agents=agents)
+    profiles = [NodeProfile.model_validate(one) for one in profiles_of(node)]
+    return NodeDetail(**describe_node(node, time.time()), agents=agents, profiles=profiles)
 
 
 def _find(name: str) -> Node:
@@ -207,6 +227,12 @@ def drain_node(request: ApiRequest, name: str) -> Status[NodeDetail]:
 def reboot_node(request: ApiRequest, name: str) -> Status[NodeDetail]:
     """Restart the machine once its agents have left service; they come back."""
     return Status(202, _order(verbs.reboot_node, name, request))
+
+
+@router.post("/nodes/{name}/calibrate", response=answers({202: NodeDetail}, 404, 409), auth=needs(CHANGE))
+def calibrate_node(request: ApiRequest, name: str) -> Status[NodeDetail]:
+    """Have the speed of the models on a node measured, one agent at a time, out of service."""
+    return Status(202, _order(verbs.calibrate_node, name, request))
 
 
 @router.post("/nodes/{name}/upgrade", response=answers({202: NodeDetail}, 404, 409), auth=needs(CHANGE))

@@ -24,21 +24,29 @@ Address = tuple[str, str, int]
 
 def fetch_load(host: str, port: int, files: ClientFiles, timeout_s: float = ASK_S) -> LoadReport:
     """The agent's load report. Raises OSError without an answer, ProtocolError with one that is nonsense."""
+    status, body = request_agent("GET", PATH_LOAD, host, port, files, timeout_s=timeout_s)
+    if status != http.client.OK:
+        raise ProtocolError(f"answered {status}")
+    return LoadReport.from_json(body)
+
+
+def request_agent(
+    method: str, path: str, host: str, port: int, files: ClientFiles, *, timeout_s: float
+) -> tuple[int, bytes]:
+    """One request without a body: status and answer. Raises OSError without one, ProtocolError."""
     context = ssl.create_default_context(cafile=str(files.ca))
     context.load_cert_chain(files.certificate, files.key)
     context.set_alpn_protocols([ALPN_HTTP])
     connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
     try:
-        connection.request("GET", PATH_LOAD)
+        connection.request(method, path)
         answer = connection.getresponse()
         body = answer.read(_MAX_ANSWER_BYTES)
     except http.client.HTTPException as error:
         raise ProtocolError(f"answer not understood: {error}") from error
     finally:
         connection.close()
-    if answer.status != http.client.OK:
-        raise ProtocolError(f"answered {answer.status}")
-    return LoadReport.from_json(body)
+    return answer.status, body
 
 
 class Asker:

@@ -1,39 +1,43 @@
 """Rows to facts and back: only what changed is written, and only where nobody else changed it."""
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from appliance.models import Agent, Deployment, RouteState
+from appliance.models import Agent, Deployment, Node, RouteState
+from appliance.models.agents import capacities_on_boxes
+from appliance.models.nodes import LOCAL_NODE
 from appliance.models.routes import new_epoch
 from appliance.policies.fleet import AgentFacts, DeploymentFacts
+from appliance.policies.profiles import Profile, ProfileKey, choose_profile, default_profile, is_outdated
 from appliance.policies.scaling import ScalingPolicy, state_from_json
+from appliance.profiles import key_for
 
 #: Requests an agent should carry, as a part of those it executes at once, unless people say otherwise.
 UTILIZATION = 0.7
-#: Requests an agent's engine takes in one batch, until it is measured.
-BATCH_SIZE = 8
 _TIMES = frozenset({"started_at", "ready_at", "unready_at", "retry_at", "leaving_at", "away_at"})
 #: Facts of an agent that a tick may change, by the names of their columns.
 _KEPT = ("wanted", "state", "attempt", "pid", "error", "draining_generation", *sorted(_TIMES))
 
 
-def default_profile(cores: int) -> dict[str, int]:
-    """What a new agent is started with: one thread a worker, a worker for each physical core."""
-    return {"workers": max(1, cores), "threads": 1, "batch_size": BATCH_SIZE}
-
-
-def read_deployments(cores: int) -> tuple[DeploymentFacts, ...]:
-    """All deployments; `cores` are those of the node whose agents set the default target."""
+def read_deployments(
+    nodes: Sequence[Node], known: Mapping[ProfileKey, Profile]
+) -> tuple[DeploymentFacts, ...]:
+    """All deployments; the agents of node `local` set the default target."""
     rows = Deployment.objects.select_related("model", "revision__model")
-    return tuple(deployment_facts(row, cores) for row in rows)
+    return tuple(deployment_facts(row, nodes, known) for row in rows)
 
 
-def deployment_facts(row: Deployment, cores: int) -> DeploymentFacts:
+def deployment_facts(
+    row: Deployment, nodes: Sequence[Node], known: Mapping[ProfileKey, Profile]
+) -> DeploymentFacts:
     """What the policies must know of a deployment."""
-    profile = default_profile(cores)
-    slots = profile["workers"] * profile["batch_size"]
+    profiles = {}
+    if row.revision is not None:
+        profiles = {node.name: choose_profile(known, key_for(node, row.revision)) for node in nodes}
+    local = profiles.get(LOCAL_NODE) or default_profile(_local_cores(nodes))
+    slots = local.workers * local.batch_size
     model = row.revision.model if row.revision is not None else row.model
     return DeploymentFacts(
         name=row.name,
@@ -53,12 +57,18 @@ def deployment_facts(row: Deployment, cores: int) -> DeploymentFacts:
         scaling_state=state_from_json(row.scaling_state),
         reason_kind=row.reason_kind,
         problem=row.problem,
+        capacities={name: one.capacity_rps for name, one in profiles.items() if one.capacity_rps},
     )
 
 
-def read_agents() -> tuple[AgentFacts, ...]:
-    """All agents, oldest first."""
+def _local_cores(nodes: Iterable[Node]) -> int:
+    return next((node.cores for node in nodes if node.is_local), 1)
+
+
+def read_agents(known: Mapping[ProfileKey, Profile]) -> tuple[AgentFacts, ...]:
+    """All agents, oldest first; `known` are the profiles."""
     rows = Agent.objects.select_related("deployment", "revision__model", "node").order_by("created_at", "id")
+    capacities = capacities_on_boxes(rows)
     return tuple(
         AgentFacts(
             id=row.id,
@@ -66,7 +76,9 @@ def read_agents() -> tuple[AgentFacts, ...]:
             revision=row.revision.pk,
             node=row.node.name,
             created_at=row.created_at.timestamp(),
-            threads=int(row.profile["workers"]) * int(row.profile["threads"]),
+            threads=row.engine_threads,
+            capacity_rps=capacities[row.id],
+            outdated=is_outdated(known, key_for(row.node, row.revision), row.profile),
             model_bytes=row.revision.model.size_bytes,
             **{name: _fact(name, getattr(row, name)) for name in _KEPT},
         )

@@ -12,11 +12,13 @@ from django.db import connections
 from appliance.authority import client_files, ensure_authority
 from appliance.control import imports, lease
 from appliance.control.ask import Asker, fetch_load
+from appliance.control.calibration import Calibrations
 from appliance.control.enrolments import Crew
 from appliance.control.gateway_board import GatewayBoard, Listeners
 from appliance.control.hands import Hands, Lane
 from appliance.control.history import Usage
 from appliance.control.lanes import Lanes
+from appliance.control.measure import Measurer, fetch_measurement
 from appliance.control.node_orders import NodeOffice
 from appliance.control.node_views import NodeViews
 from appliance.control.release_shelf import ReleaseShelf
@@ -73,6 +75,9 @@ class Runtime:
                 ),
                 office=NodeOffice(ReleaseShelf(releases, build_release), releases),
                 renewals=Renewals(authority, describe),
+                calibrations=Calibrations(
+                    Measurer(lambda host, port: fetch_measurement(host, port, control))
+                ),
                 asker=self._asker,
                 routes_file=environment.routes_file,
                 read_usage=read_usage,

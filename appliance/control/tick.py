@@ -15,6 +15,7 @@ from django.db import transaction
 from appliance.authority import RENEW_WITH_LEFT
 from appliance.control import lease
 from appliance.control.ask import Asker
+from appliance.control.calibration import Calibrations
 from appliance.control.gateway_board import GatewayBoard
 from appliance.control.hands import NODE_ERRORS, AgentSpec, NodeHands
 from appliance.control.history import Recorder, Usage
@@ -23,15 +24,16 @@ from appliance.control.node_orders import NodeOffice
 from appliance.control.node_views import LOCAL_HOST, NodeView, NodeViews, node_facts
 from appliance.control.record import prune_decisions, record
 from appliance.control.renewal import Renewals
-from appliance.control.rows import default_profile, read_agents, read_deployments, read_epoch
+from appliance.control.rows import read_agents, read_deployments, read_epoch
 from appliance.models import Agent, Decision, Revision, RouteState
 from appliance.models.agents import new_agent_id
-from appliance.models.nodes import LOCAL_NODE
 from appliance.policies.actions import Create, EndOrphan, Forget, Plan, Start, Stop
 from appliance.policies.fleet import AgentFacts, Exit, FleetSnapshot
 from appliance.policies.node_care import NodeOrders, NodeStep, plan_care
+from appliance.policies.profiles import is_same_shape
 from appliance.policies.reconcile import plan
 from appliance.policies.snapshot import Generation
+from appliance.profiles import read_profiles, starting_profile
 from appliance.publish import read_generation, touch_routes, write_routes
 from provisioning.certificates import valid_until
 
@@ -53,6 +55,7 @@ class Outside:
     nodes: NodeViews
     office: NodeOffice
     renewals: Renewals
+    calibrations: Calibrations
     asker: Asker
     routes_file: Path
     read_usage: Callable[[], Usage | None]
@@ -124,14 +127,14 @@ class Loop:
             for node, order in zip(views, orders, strict=True)
             if node.hands is not None
         )
-        cores = next((node.cores for node in nodes if node.name == LOCAL_NODE), 1)
-        agents = read_agents()
+        known = read_profiles()
+        agents = read_agents(known)
         running = {node.name: node.running for node in views}
         hands = [node.hands for node in views if node.hands is not None]
         snapshot = FleetSnapshot(
             now=now,
             epoch=read_epoch(),
-            deployments=read_deployments(cores),
+            deployments=read_deployments([node.row for node in views], known),
             agents=agents,
             nodes=nodes,
             reports=view.reports,
@@ -139,7 +142,7 @@ class Loop:
             heard_since=view.heard_since,
             held=view.held,
             running=running,
-            in_hand=frozenset().union(*(one.in_hand() for one in hands)),
+            in_hand=self._outside.calibrations.in_hand().union(*(one.in_hand() for one in hands)),
             failures={agent: why for one in hands for agent, why in one.take_failures().items()},
             exits=self._exits(agents, running),
             busy=self._outside.asker.answers(now),
@@ -202,7 +205,7 @@ class Loop:
             revision=revision,
             node=node,
             host=LOCAL_HOST if node.is_local else node.address,
-            profile=default_profile(node.cores),
+            profile=starting_profile(node, revision),
             release_sha256=node.release_sha256,
             started_at=now,
             unready_at=now if node.is_local else None,
@@ -258,7 +261,7 @@ class Loop:
         return {} if pid is None else {"pid": pid}
 
     def _restart(self, action: Start, now: float) -> dict[str, object]:
-        """Start again; with new files where the old are gone, or port, certificate or release will not do."""
+        """Start again; with new files where the old are gone, or something in them will not do any more."""
         rows = Agent.objects.select_related("deployment", "revision__model", "node")
         agent = rows.filter(pk=action.agent).first()
         if agent is None:  # its node was retired by force this very moment
@@ -271,9 +274,16 @@ class Loop:
             ends = agent.certificate_expires_at
             lasts = ends is not None and ends - at > RENEW_WITH_LEFT
             hands = self._hands(action.node)
-            if action.new_port or not (lasts and hands.is_installed(agent.id, agent.certificates)):
+            profile = starting_profile(agent.node, agent.revision)
+            reshaped = not is_same_shape(profile, agent.profile)
+            if (
+                action.new_port
+                or reshaped
+                or not (lasts and hands.is_installed(agent.id, agent.certificates))
+            ):
+                agent.profile = profile if reshaped else agent.profile
                 self._install(agent, now)
-                for name in ("certificates", "certificate_expires_at", "release_sha256"):
+                for name in ("certificates", "certificate_expires_at", "release_sha256", "profile"):
                     changes[name] = getattr(agent, name)
         except NODE_ERRORS as error:
             return {"error": f"it could not be installed: {error}"}
@@ -287,6 +297,7 @@ class Loop:
         if self._outside.renewals.under_way or now - self._renewed_at >= _RENEW_EVERY_S:
             self._renewed_at = now
             self._outside.renewals.step(now, self._outside.nodes.hands, this.snapshot.all_serve)
+        self._outside.calibrations.step(this.snapshot, [view.row for view in this.views])
         self._outside.enroll()
         for model in due_imports():
             self._outside.enqueue_import(model)

@@ -10,6 +10,7 @@ from appliance.models.inference_models import InferenceModel
 from appliance.models.keys import ApiKey
 from appliance.models.leases import Lease
 from appliance.models.nodes import Node
+from appliance.models.profiles import Profile
 from appliance.models.routes import RouteState
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Lease",
     "MetricPoint",
     "Node",
+    "Profile",
     "RemoteStep",
     "Revision",
     "RouteState",

@@ -1,18 +1,21 @@
 """Agents: one process each, on a node, serving one revision."""
 
 import secrets
+from collections import Counter
+from collections.abc import Iterable
 
 from django.db import models
 
 from appliance.models.deployments import Deployment, Revision
 from appliance.models.nodes import Node
+from appliance.policies.profiles import share_of_box
 
 
 class Agent(models.Model):
     """A replica: what is wanted of it (`wanted`) and what was seen of it (`state`).
 
-    `profile` holds what it is started with: workers, threads, batch_size. A stopped agent's row
-    goes away once its process is seen gone.
+    `profile` holds what it is started with: workers, threads, batch_size; and, where it is known, how fast
+    it is by that (`policies.profiles`). A stopped agent's row goes away once its process is seen gone.
     """
 
     class Wanted(models.TextChoices):
@@ -90,9 +93,35 @@ class Agent(models.Model):
         return int(self.profile["workers"]) * int(self.profile["batch_size"])
 
     @property
+    def engine_threads(self) -> int:
+        """Threads that compute, over all its workers."""
+        return int(self.profile.get("workers") or 1) * int(self.profile.get("threads") or 1)
+
+    @property
+    def capacity_rps(self) -> float:
+        """Requests per second that it can do with its node for itself, 0 where it is not known."""
+        return float(self.profile.get("capacity_rps") or 0.0)
+
+    @property
     def ahead(self) -> int:
         """Requests it may hold beyond those, so that the next batch is already there."""
         return int(self.profile["batch_size"])
+
+
+def capacities_on_boxes(agents: Iterable[Agent]) -> dict[str, float]:
+    """Requests per second that each agent can do beside the others of its node, 0 where it is not known.
+
+    `agents` must be all there are, with their nodes.
+    """
+    agents = tuple(agents)
+    threads: Counter[int] = Counter()
+    for agent in agents:
+        if agent.wanted in (Agent.Wanted.WARM, Agent.Wanted.DRAINING):
+            threads[agent.node_id] += agent.engine_threads
+    return {
+        agent.id: agent.capacity_rps * share_of_box(agent.node.cores, threads[agent.node_id])
+        for agent in agents
+    }
 
 
 def new_agent_id(deployment: str) -> str:

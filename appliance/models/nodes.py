@@ -52,6 +52,12 @@ class Node(models.Model):
         max_length=64, blank=True, default="", help_text="The boot that an ordered reboot ends."
     )
     operation_stage_at = models.DateTimeField(null=True, blank=True, help_text="Since when it is that far.")
+    calibration_at = models.DateTimeField(
+        null=True, blank=True, help_text="When a measurement of its agents was ordered, until it is done."
+    )
+    calibration_error = models.CharField(
+        max_length=500, blank=True, default="", help_text="Why the last ordered measurement came to nothing."
+    )
     labels = models.JSONField(default=dict, blank=True)
     region = models.CharField(max_length=63, blank=True, default="")
     cost_per_hour = models.DecimalField(

@@ -13,7 +13,7 @@ from appliance.policies.scaling import ScalingPolicy, ScalingState
 from appliance.policies.snapshot import Generation
 
 #: How well a state serves, for agents that several gateways see differently.
-_BEST_FIRST: tuple[LinkState, ...] = ("ready", "parked", "draining", "loading", "connecting")
+_BEST_FIRST: tuple[LinkState, ...] = ("ready", "parked", "draining", "ejected", "loading", "connecting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class DeploymentFacts:
     """A deployment as people want it, and the last decision on it.
 
     `proven` says that an agent of its revision has been ready once; until then one is wanted anyway.
+    `capacities` are, by node, the requests per second that one agent of it does that has the node for itself;
+    nodes of which that is not known are left out.
     """
 
     name: str
@@ -36,6 +38,7 @@ class DeploymentFacts:
     scaling_state: ScalingState | None = None
     reason_kind: str = ""
     problem: str = ""
+    capacities: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class AgentFacts:
 
     `attempt` counts restarts since it last was ready for a while; `unready_at` is since when it runs
     without being ready; `leaving_at` when it was last told to leave; `away_at` since when it is out
-    of service with its node, until it is ready again.
+    of service with its node, until it is ready again. `capacity_rps` is what it can do beside the other
+    agents of its node, 0: not known. One that is `outdated` makes room for one with a better profile.
     """
 
     id: str
@@ -57,6 +61,8 @@ class AgentFacts:
     attempt: int = 0
     pid: int | None = None
     threads: int = 1
+    capacity_rps: float = 0.0
+    outdated: bool = False
     model_bytes: int = 0
     started_at: float | None = None
     ready_at: float | None = None
@@ -155,7 +161,10 @@ class FleetSnapshot:
         return link is None or link.state not in ("ready", "parked")
 
     def link(self, agent: AgentFacts) -> Link | None:
-        """How gateways see an agent since it was started last; None where no fresh one knows it."""
+        """How gateways see an agent since it was started last; None where no fresh one knows it.
+
+        One that is ejected is ready: whether it gets requests is the gateways' matter, and changes quickly.
+        """
         since = agent.started_at or 0.0
         seen = [
             one
@@ -167,6 +176,7 @@ class FleetSnapshot:
         if not seen:
             return None
         state = min((one.state for one in seen), key=_BEST_FIRST.index)
+        state = "ready" if state == "ejected" else state
         return Link(state, sum(one.in_flight for one in seen), _freshest_busy(seen))
 
     def deployment_reports(self, name: str) -> list[tuple[GatewayReport, DeploymentReport]]:

@@ -5,7 +5,7 @@ taken it out of service, and it says itself that it holds nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from appliance.policies.actions import (
@@ -68,9 +68,10 @@ class _Spaces:
         for agent in snapshot.agents:
             self._promise(agent.node, agent.model_bytes, agent.threads)
 
-    def place(self, model_bytes: int) -> str | Refusal:
+    def place(self, model_bytes: int, capacities: Mapping[str, float]) -> str | Refusal:
         """Take room for one agent: the node's name, or why there is none."""
-        found = place(model_bytes, self._nodes.values())
+        spaces = [replace(node, capacity_rps=capacities.get(name, 0.0)) for name, node in self._nodes.items()]
+        found = place(model_bytes, spaces)
         if isinstance(found, Refusal):
             return found
         self._promise(found.node, model_bytes, self._nodes[found.node].cores)
@@ -185,8 +186,7 @@ class _Turn:
         """
         settled = self._settled()
         coming_back = [one for one in settled if one.away_at is not None]
-        revision = self.deployment.revision
-        old = [one for one in self._warm() if one.revision != revision and self._stay(one) == "stay"]
+        old = [one for one in self._warm() if self._is_old(one) and self._stay(one) == "stay"]
         going = [one for one in self._warm() if self._stay(one) != "stay"]
         ready = sum(agent.state == "ready" for agent in settled)
         self._drain(
@@ -196,7 +196,7 @@ class _Turn:
         )
         self._drain(coming_back, len(coming_back) - target, "more than wanted")
         keep = max(0, target - ready)
-        self._drain(old, len(old) - keep, "of an older revision")
+        self._drain(old, len(old) - keep, "of an older revision or profile")
         keep = max(0, keep - len(old) - short)
         if self.deployment.removing:
             lost = [one for one in self._warm() if self.snapshot.is_lost(one)]
@@ -243,13 +243,18 @@ class _Turn:
             return target
         new = self._settled()
         missing = target - len(new)
-        if any(agent.revision != revision for agent in self._warm()):
+        if any(self._is_old(agent) for agent in self._warm()):
             # One more than is proven: the first new agent is ready before a second comes, or an old one goes.
-            missing = min(missing, 1 + sum(agent.state == "ready" for agent in new) - len(new))
+            proven = 1 + sum(agent.state == "ready" for agent in new) - len(new)
+            # What lacks altogether comes at once, unless a revision has to prove itself first.
+            rolls = any(agent.revision != revision for agent in self._warm())
+            missing = min(missing, proven if rolls else max(proven, target - len(self._warm())))
         for number in range(max(0, missing)):
-            node = spaces.place(self.deployment.model_bytes)
+            node = spaces.place(self.deployment.model_bytes, self.deployment.capacities)
             if isinstance(node, Refusal):
-                self.problem = node.reason
+                rolls = any(agent.revision != revision for agent in self._warm())
+                if rolls or len(self._warm()) < target:  # else it only could be better
+                    self.problem = node.reason
                 return missing - number
             self.actions.append(Create(self.deployment.name, revision, node))
             self.did.append(f"create an agent on {node}")
@@ -358,14 +363,16 @@ class _Turn:
         return self._those(lambda agent: agent.wanted == "warm")
 
     def _settled(self) -> list[AgentFacts]:
-        """Warm agents of the wanted revision on nodes that are there to stay."""
+        """Warm agents as they are wanted now, on nodes that are there to stay."""
         return [
             agent
             for agent in self._warm()
-            if agent.revision == self.deployment.revision
-            and self._stay(agent) == "stay"
-            and not self.snapshot.is_lost(agent)
+            if not self._is_old(agent) and self._stay(agent) == "stay" and not self.snapshot.is_lost(agent)
         ]
+
+    def _is_old(self, agent: AgentFacts) -> bool:
+        """Whether another is to take its place: of the wanted revision, or with a better profile."""
+        return agent.revision != self.deployment.revision or agent.outdated
 
     def _stay(self, agent: AgentFacts) -> str:
         node = self.snapshot.node(agent.node)

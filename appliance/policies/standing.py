@@ -130,4 +130,5 @@ def _alive(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
             attempt=0 if well else agent.attempt,
             error="" if well else agent.error,
         )
-    return replace(agent, state="starting", ready_at=None, unready_at=agent.unready_at or snapshot.now)
+    since = snapshot.now if agent.id in snapshot.in_hand else agent.unready_at  # it could not be ready before
+    return replace(agent, state="starting", ready_at=None, unready_at=since or snapshot.now)

@@ -6,6 +6,7 @@ from unfold.decorators import display
 
 from appliance.models import Agent
 from dashboard.admin.bases import ReadOnlyAdmin, show_json, show_link, show_state
+from dashboard.formats import UNKNOWN
 
 
 @admin.register(Agent)
@@ -18,6 +19,7 @@ class AgentAdmin(ReadOnlyAdmin):
         "node",
         "show_agent_state",
         "wanted",
+        "show_capacity",
         "attempt",
         "error",
         "created_at",
@@ -40,6 +42,11 @@ class AgentAdmin(ReadOnlyAdmin):
     @display(description="State")
     def show_agent_state(self, row: Agent) -> str:
         return show_state(row.state)
+
+    @display(description="Capacity")
+    def show_capacity(self, row: Agent) -> str:
+        source = row.profile.get("source")
+        return f"{row.capacity_rps:.0f} requests/s ({source})" if source else UNKNOWN
 
     @display(description="Profile")
     def show_profile(self, row: Agent) -> str:

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 
 from appliance.fleet import agent_state, node_state
 from appliance.models import Agent, Enrolment, Node, RemoteStep, Transfer
+from appliance.profiles import profiles_of
 from dashboard.access import needs
 from dashboard.node_actions import CHANGE, offered_actions
 from dashboard.node_presenters import (
@@ -21,6 +22,7 @@ from dashboard.node_presenters import (
     node_flags,
     node_row,
     problem_rows,
+    speed_facts,
     step_row,
     transfer_row,
 )
@@ -72,6 +74,7 @@ def describe_node(row: Node, user: Any, now: float) -> dict[str, Any]:
         "problems": problem_rows(row, now),
         "facts": name_facts(row, now),
         "hardware": hardware_facts(row),
+        "speeds": speed_facts(profiles_of(row)),
         "flags": node_flags(row),
         "agents": [
             {

@@ -1,10 +1,14 @@
 """Batches: of what waits, within the bound, fair, and without much padding."""
 
+from itertools import islice
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.batching import PADDING_SHARE, PADDING_TOKENS, Batch, BatchQueue, Job
+from agents.service_line import Line
 
 
 def job(*lengths: int, deadline: float = float("inf")) -> Job:
@@ -164,3 +168,56 @@ def test_nobody_starves(requests):
     for number, one in enumerate(jobs):
         queue.take(0.0)
         assert len(one.pending) < len(one.sequences), number
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "batches"),
+    [
+        pytest.param(0.0, [[100, 100], [100]], id="what is too long alone may take twice as long"),
+        pytest.param(0.023, [[100, 100], [100]], id="two within the budget"),
+        pytest.param(1.0, [[100, 100, 100], []], id="as if there were none"),
+    ],
+)
+def test_latency_budget(budget_s, batches):
+    """A batch is not made larger than what is expected to be done within the budget: 2 ms and 0.1 a token."""
+    queue = BatchQueue(8, budget_s)
+    queue.line = Line(0.002, 0.0001)
+    queue.add(job(100, 100, 100))
+    assert [taken_lengths(queue) for _ in batches] == batches
+
+
+def test_engine_that_charges_by_the_batch_keeps_its_batches():
+    """A second for whatever it is given: to split what waits would only make everybody wait longer."""
+    queue = BatchQueue(8, 0.1)
+    queue.line = Line(1.0, 0.0001)
+    queue.add(job(*[100] * 8))
+    assert taken_lengths(queue) == [100] * 8
+
+
+def padding_share(batches) -> float:
+    """Of all tokens that are computed, those that are padding."""
+    real = sum(map(sum, batches))
+    return 1 - real / sum(len(lengths) * max(lengths) for lengths in batches)
+
+
+@pytest.mark.parametrize("spread", ["even", "mostly short", "two kinds"])
+def test_padding_is_bounded(spread):
+    """On mixed lengths a fifth of the tokens is padding at most, where first come first served has half."""
+    random = Random(7)
+    draw = {
+        "even": lambda: random.randint(4, 256),
+        "mostly short": lambda: min(256, 4 + int(random.expovariate(1 / 30))),
+        "two kinds": lambda: random.choice((8, 200)),
+    }[spread]
+    lengths = [draw() for _ in range(2000)]
+    queue, line, grouped = BatchQueue(8), iter(lengths), []
+    for length in islice(line, 32):
+        queue.add(job(length))
+    while taken := taken_lengths(queue):
+        grouped.append(taken)
+        for length in islice(line, len(taken)):
+            queue.add(job(length))
+    first_come = [lengths[at : at + 8] for at in range(0, len(lengths), 8)]
+    assert sorted(length for batch in grouped for length in batch) == sorted(lengths)
+    assert padding_share(grouped) <= PADDING_SHARE / (1 + PADDING_SHARE)
+    assert padding_share(first_come) > 2 * padding_share(grouped)

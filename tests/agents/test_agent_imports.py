@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "agents").rglob("*.py"))
-PURE = ["protocol", "config", "errors", "lifecycle", "admission", "batching", "load", "manifest"]
+PURE = [
+    "protocol", "config", "errors", "lifecycle", "admission", "batching", "service_line", "turn", "load",
+    "manifest",
+]  # fmt: skip
 ALLOWED = {
     "ctranslate2",
     "tokenizers",

@@ -7,9 +7,11 @@ from django.conf import settings
 from fleet_builders import agent_report, deployment_report, gateway_report
 
 from appliance.authority import ensure_authority
+from appliance.control.calibration import Calibrations
 from appliance.control.gateway_board import GatewayBoard
 from appliance.control.hands import Hands, Lane
 from appliance.control.history import Usage
+from appliance.control.measure import Measured, Measurer, Outcome
 from appliance.control.node_orders import NodeOffice
 from appliance.control.node_views import NodeViews
 from appliance.control.renewal import Renewals
@@ -108,6 +110,25 @@ class FakeAsker:
         return dict(self.said)
 
 
+class FakeMeasurer(Measurer):
+    """Agents that are told to measure themselves; the test says how it ends."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.begun = []
+
+    def begin(self, agent, host, port):
+        self._agent = agent
+        self.begun.append(agent)
+
+    def end(self, error="", **figures):
+        values = {
+            "workers": 1, "threads": 2, "batch_size": 16, "capacity_rps": 500.0, "default_rps": 480.0,
+            "tokens_per_s": 16_000.0, "fixed_s": 0.001, "per_token_s": 0.00005, **figures,
+        }  # fmt: skip
+        self._outcome = Outcome(self._agent, None if error else Measured(**values), error)
+
+
 class FakeLanes:
     """Lanes by node name, as a test puts them there; `hands_of` gives what the lane holds."""
 
@@ -144,6 +165,7 @@ class Stage:
         self.node = node or FakeNode()
         self.board = GatewayBoard()
         self.asker = FakeAsker()
+        self.measurer = FakeMeasurer()
         self.imports = []
         self.ports = iter(range(20001, 30000))
         self.lane = Lane("test")
@@ -162,6 +184,7 @@ class Stage:
                 nodes=NodeViews(self.hands, self.lanes, self.lanes.hands_of, lambda: HARDWARE),
                 office=NodeOffice(self.shelf, environment.home / "releases"),
                 renewals=Renewals(authority, describe),
+                calibrations=Calibrations(self.measurer),
                 asker=self.asker,
                 routes_file=environment.routes_file,
                 read_usage=lambda: Usage(12.5, 40.0),

@@ -107,6 +107,18 @@ def test_a_reboot_under_load(site, key, hosts):
         wait_back(site, began, host)
 
 
+def test_a_measurement_under_load(site, key, hosts):
+    """An agent leaves service to measure its box and comes back: no request fails, and its speed is known."""
+    host = hosts[0]
+    with load(site, key):
+        began = time.monotonic()
+        site.run("calibrate_node", host.name)
+        wait_back(site, began, host)
+    (profile,) = site.query("SELECT * FROM appliance_profile WHERE source = 'measured'")
+    assert profile["capacity_rps"] > 0
+    assert profile["workers"] * profile["threads"] >= 1
+
+
 def test_a_power_cut_under_load(site, key, hosts):
     """Requests at the box that died are answered by others; switched on it comes back by itself."""
     host = hosts[1]

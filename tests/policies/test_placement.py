@@ -46,3 +46,24 @@ def test_refusals_say_why():
     assert "a: its hardware is not known yet" in refusal.reason
     assert "b takes no new agents" in refusal.reason
     assert "there is no node" in place(GB, []).reason
+
+
+@pytest.mark.parametrize(
+    ("nodes", "taken"),
+    [
+        pytest.param([NodeSpace("a", GB, 2, capacity_rps=100), NodeSpace("b", GB, 2, capacity_rps=300)], "b",
+                     id="the faster box"),
+        pytest.param([NodeSpace("a", GB, 2, capacity_rps=100),
+                      NodeSpace("b", GB, 2, capacity_rps=300, engine_threads=2)], "a", id="free cores first"),
+        pytest.param([NodeSpace("a", GB, 2, capacity_rps=100, engine_threads=2),
+                      NodeSpace("b", GB, 2, capacity_rps=300, engine_threads=4)], "b",
+                     id="a third of a fast one is as much as half of a slow one, and more"),
+        pytest.param([NodeSpace("a", GB, 2, capacity_rps=100), NodeSpace("b", GB, 8)], "b",
+                     id="unknown: by its cores, as fast as the known"),
+        pytest.param([NodeSpace("a", GB // 4, 2, capacity_rps=900),
+                      NodeSpace("b", GB, 2, capacity_rps=1)], "b", id="RAM stays the limit"),
+    ],
+)  # fmt: skip
+def test_speed_is_a_score(nodes, taken):
+    """Among nodes with free cores, and then among the others, the one where it will do most is taken."""
+    assert place(24_000_000, nodes) == Placement(taken)

@@ -333,3 +333,35 @@ class TestOrders:
         ready = plan(snapshot(agents=[agent()], deployments=[replace(wanted, desired=1)]))
         assert ready.deployments[0].proven
         assert ready.deployments[0].desired == 1
+
+
+class TestBetterProfile:
+    """Agents make room for ones with a clearly better profile, one at a time, new before old."""
+
+    def test_one_new_agent_comes_first(self):
+        """Nothing is drained before the new one is ready."""
+        agents = [agent(outdated=True), agent("mini-2", outdated=True, pid=12)]
+        decided = plan(snapshot(agents=agents, deployments=[deployment(desired=2, least=2)]))
+        assert decided.actions == (Create("mini", 1, "local"),)
+        assert {one.wanted for one in decided.agents} == {"warm"}
+
+    def test_growth_does_not_wait_for_it(self):
+        """What is wanted beyond those that run comes at once: it is of the same revision."""
+        wanted = [deployment(desired=3, least=3)]
+        decided = plan(snapshot(agents=[agent(outdated=True)], deployments=wanted))
+        assert decided.actions == (Create("mini", 1, "local"),) * 2
+
+    def test_then_an_old_one_goes(self):
+        """With the new one ready, one of the old is drained and the next new one comes."""
+        agents = [agent(outdated=True), agent("mini-2", outdated=True, pid=12), agent("mini-3", pid=13)]
+        decided = plan(snapshot(agents=agents, deployments=[deployment(desired=2, least=2)]))
+        assert sorted(one.wanted for one in decided.agents) == ["draining", "warm", "warm"]
+        assert only(decided, "mini-3").wanted == "warm"
+        assert Create("mini", 1, "local") in decided.actions
+
+    def test_without_room_they_stay(self):
+        """Where a second agent does not fit, all stays as it is, and that is no problem."""
+        nodes = [NodeFacts("local", agent_bytes(24_000_000) + 1, 2)]
+        decided = plan(snapshot(agents=[agent(outdated=True)], nodes=nodes))
+        assert (decided.actions, decided.deployments[0].problem) == ((), "")
+        assert only(decided).wanted == "warm"

@@ -26,7 +26,7 @@ class Command(ApplianceCommand):
             self.print_json(fleet)
             return
         for title in ("nodes", "deployments", "agents"):
-            rows: list[dict[str, Any]] = fleet[title]
+            rows = [narrow(row) for row in fleet[title]]
             self.stdout.write(f"{title.upper()}{'' if rows else ': none'}")
             if rows:
                 cells = ([_cell(key, value) for key, value in row.items()] for row in rows)
@@ -34,8 +34,18 @@ class Command(ApplianceCommand):
                 self.stdout.write(format_table(heads, cells) + "\n")
 
 
+def narrow(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as people read it: with what an agent runs in one cell, and what is long at the end."""
+    if "workers" not in row:
+        return row
+    runs = f"{row['workers']} x {row['threads']}, batch {row['batch_size']}"
+    apart = {key: row[key] for key in ("health", "workers", "threads", "batch_size")}
+    rest = {key: value for key, value in row.items() if key not in apart}
+    return rest | {"runs": runs, "health": row["health"]}
+
+
 def _cell(key: str, value: object) -> str:
-    if value is None:
+    if value is None or value == "":
         return "-"
     if key.endswith("_bytes") and isinstance(value, int):
         return f"{value / 2**30:.1f} GiB"

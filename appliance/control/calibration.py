@@ -1,0 +1,220 @@
+"""Keeps profiles: takes in what agents learn by serving, and has them measured where that harms nobody.
+
+`policies.calibration` says which agent and when, `policies.profiles` what is worth storing. One agent at a
+time, of the whole fleet. A loop that dies loses nothing: the agent comes back into rotation by itself.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from appliance.control.measure import Measured, Measurer, Outcome
+from appliance.control.node_orders import note_step
+from appliance.models import Agent, Node
+from appliance.policies.calibration import Candidate, choose_measurement
+from appliance.policies.fleet import AgentFacts, FleetSnapshot
+from appliance.policies.profiles import Learned, Profile, ProfileKey, fits_box, is_same_shape, learn
+from appliance.policies.report import AgentReport, SpeedReport
+from appliance.profiles import key_for, read_profiles, store_profile
+
+#: How often learned speeds are looked at, and whether something is to be measured.
+LOOK_EVERY_S = 5.0
+#: An engine that sleeps as it is told has no speed of its own: it is measured only when that is ordered.
+REHEARSAL = "fake"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An agent's row, its facts, and what gateways told of it."""
+
+    row: Agent
+    facts: AgentFacts
+    reports: tuple[AgentReport, ...]
+    key: ProfileKey
+
+    @property
+    def speed(self) -> SpeedReport | None:
+        """What it said last of its speed."""
+        return next((one.speed for one in self.reports if one.speed is not None), None)
+
+    @property
+    def busy_percent(self) -> float | None:
+        """Its node's CPU, as it said; the highest of what gateways were told."""
+        said = [one.node_cpu_percent for one in self.reports if one.node_cpu_percent is not None]
+        return max(said, default=None)
+
+
+class Calibrations:
+    """One step each few seconds, and at once when a measurement has ended or was ordered."""
+
+    def __init__(self, measurer: Measurer) -> None:
+        self._measurer = measurer
+        self._failed: dict[ProfileKey, float] = {}
+        self._looked_at = float("-inf")
+
+    def in_hand(self) -> frozenset[str]:
+        """The agent that measures itself now: that it is not ready is no fault of it."""
+        agent = self._measurer.under_way
+        return frozenset() if agent is None else frozenset({agent})
+
+    def step(self, snapshot: FleetSnapshot, nodes: Iterable[Node]) -> None:
+        """Take it one step further. No query where nothing is due. Must not be called in a transaction."""
+        outcome = self._measurer.take_outcome()
+        if outcome is not None:
+            self._take(outcome, snapshot.now)
+        ordered = {node.name for node in nodes if node.calibration_at is not None}
+        if outcome is None and not ordered and abs(snapshot.now - self._looked_at) < LOOK_EVERY_S:
+            return
+        self._looked_at = snapshot.now
+        seen = _look(snapshot)
+        known = read_profiles()
+        self._learn(seen, known, snapshot.now)
+        if self._measurer.under_way is None and not snapshot.silent and snapshot.reports:
+            self._measure(seen, known, ordered, snapshot)
+
+    def _learn(self, seen: Iterable[_Seen], known: Mapping[ProfileKey, Profile], now: float) -> None:
+        """Store what agents learned by serving, of each key what the one with most batches says."""
+        best: dict[ProfileKey, SpeedReport] = {}
+        for one in seen:
+            speed = one.speed
+            if speed is None or one.facts.state != "ready" or one.key.engine == REHEARSAL:
+                continue
+            if not is_same_shape(one.row.profile, asdict(speed)):
+                continue  # it says something else than what it was started with
+            if speed.engine_version != one.key.engine_version:
+                continue  # its node has another release yet
+            if one.key not in best or speed.batches > best[one.key].batches:
+                best[one.key] = speed
+        for key, speed in best.items():
+            profile = learn(known.get(key), _learned(speed), now)
+            if profile is not None:
+                log.info("learned of %s: %.1f requests/s", key.digest[:12], profile.capacity_rps)
+                store_profile(key, profile)
+
+    def _measure(
+        self,
+        seen: list[_Seen],
+        known: Mapping[ProfileKey, Profile],
+        ordered: set[str],
+        snapshot: FleetSnapshot,
+    ) -> None:
+        able = [one for one in seen if _may(one)]
+        slots: Counter[int] = Counter()
+        for one in able:
+            slots[one.row.deployment_id] += one.row.slots
+        candidates = [
+            _candidate(one, slots[one.row.deployment_id], known, snapshot, self._failed.get(one.key))
+            for one in able
+        ]
+        for name in ordered:
+            _end_order(name, [one for one in candidates if one.node == name])
+        chosen = choose_measurement(candidates, snapshot.now)
+        if chosen is not None:
+            row = next(one.row for one in seen if one.row.id == chosen.agent)
+            log.info("agent %s measures its box", row.id)
+            self._measurer.begin(row.id, row.host, row.port)
+
+    def _take(self, outcome: Outcome, now: float) -> None:
+        """Store what was measured; a failure is told where it was ordered, and not repeated for a while."""
+        rows = Agent.objects.select_related("node", "revision__model", "deployment")
+        row = rows.filter(pk=outcome.agent).first()
+        if row is None:
+            return
+        key = key_for(row.node, row.revision)
+        profile = None if outcome.measured is None else _measured(outcome.measured, now)
+        error = outcome.error
+        if profile is not None and not fits_box(profile, key.box):
+            error = f"{profile.workers} x {profile.threads} threads are no profile of {key.box.cores} cores"
+        if profile is not None and not error:
+            self._failed.pop(key, None)
+            store_profile(key, profile)
+        else:
+            self._failed[key] = now
+            log.warning("agent %s was not measured: %s", row.id, error)
+            Node.objects.filter(pk=row.node.pk, calibration_at__isnull=False).update(
+                calibration_at=None, calibration_error=error[:500]
+            )
+        note_step(row.node, f"measure {row.deployment.name}"[:100], error)
+
+
+def _end_order(node: str, candidates: Iterable[Candidate]) -> None:
+    """An order is over when all that can be measured there is measured, or nothing is left that could be."""
+    ordered = [one.ordered for one in candidates]
+    staying = Agent.objects.filter(wanted__in=(Agent.Wanted.WARM, Agent.Wanted.RESTING))
+    if any(ordered) or (not ordered and staying.filter(node__name=node).exists()):
+        return
+    error = "" if ordered else "no agent is left there to measure"
+    Node.objects.filter(name=node, calibration_at__isnull=False).update(
+        calibration_at=None, calibration_error=error
+    )
+
+
+def _measured(found: Measured, now: float) -> Profile:
+    return Profile(
+        found.workers, found.threads, found.batch_size, found.capacity_rps, found.tokens_per_s,
+        found.fixed_s, found.per_token_s, "measured", now, found.default_rps,
+    )  # fmt: skip
+
+
+def _look(snapshot: FleetSnapshot) -> list[_Seen]:
+    """Every agent with what gateways told of it."""
+    facts = {agent.id: agent for agent in snapshot.agents}
+    reports: dict[str, list[AgentReport]] = {}
+    for report in snapshot.reports:
+        for one in report.agents:
+            reports.setdefault(one.id, []).append(one)
+    rows = Agent.objects.select_related("node", "revision__model", "deployment")
+    return [
+        _Seen(row, facts[row.id], tuple(reports.get(row.id, ())), key_for(row.node, row.revision))
+        for row in rows
+        if row.id in facts
+    ]
+
+
+def _may(one: _Seen) -> bool:
+    row = one.row
+    current = row.deployment.revision_id == row.revision_id and not row.deployment.removing
+    return row.wanted == Agent.Wanted.WARM and one.facts.state == "ready" and current and bool(one.reports)
+
+
+def _candidate(
+    one: _Seen,
+    slots: int,
+    known: Mapping[ProfileKey, Profile],
+    snapshot: FleetSnapshot,
+    failed_at: float | None,
+) -> Candidate:
+    """`slots` are those of all agents of its deployment that may be measured."""
+    row = one.row
+    counted = [report for _, report in snapshot.deployment_reports(row.deployment.name)]
+    profile = known.get(one.key)
+    measured = profile is not None and profile.source == "measured"
+    rehearsed = one.key.engine == REHEARSAL
+    ordered_at = row.node.calibration_at
+    stale = (
+        profile is None
+        or not measured
+        or (ordered_at is not None and profile.measured_at <= ordered_at.timestamp())
+    )
+    return Candidate(
+        agent=row.id,
+        node=row.node.name,
+        ready_for_s=snapshot.now - (one.facts.ready_at or snapshot.now),
+        other_slots=slots - row.slots,
+        active=sum(report.in_flight + report.queued for report in counted),
+        queued=sum(report.queued for report in counted),
+        busy_percent=one.busy_percent,
+        measured=measured or rehearsed,
+        ordered=ordered_at is not None and stale,
+        failed_at=failed_at,
+    )
+
+
+def _learned(speed: SpeedReport) -> Learned:
+    return Learned(
+        speed.workers, speed.threads, speed.batch_size, speed.batches, speed.capacity_rps,
+        speed.tokens_per_s, speed.fixed_s, speed.per_token_s,
+    )  # fmt: skip
