@@ -1,5 +1,6 @@
 """Verbs on deployments: they write what is wanted; the loop makes it so."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.core.exceptions import ValidationError
@@ -10,6 +11,8 @@ from appliance.errors import Conflict, VerbError, explain
 from appliance.models import Deployment, InferenceModel, Revision
 from appliance.policies.snapshot import Generation
 from appliance.publish import touch_routes
+from appliance.row_settings import read_fields, show_values
+from appliance.serving_settings import SERVING, is_cacheable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,48 @@ def deploy(
             return Deployed(deployment, touch_routes(), created, changes)
     except ValidationError as error:
         raise explain(error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ServingChanged:
+    """What `set_serving` did: each value that is another now (old, new), and the change's generation.
+
+    There is no generation where nothing is another.
+    """
+
+    deployment: Deployment
+    generation: Generation | None
+    changes: dict[str, tuple[object, object]]
+
+
+def set_serving(name: str, changes: Mapping[str, object], actor: str) -> ServingChanged:
+    """Change how a deployment is served; `changes` holds values by the keys of `SERVING`.
+
+    Raises VerbError where the name, a key or a value is not acceptable, Conflict where the deployment is
+    being removed; nothing is changed then.
+    """
+    fields = read_fields(SERVING, changes)
+    with transaction.atomic():
+        deployment = find_deployment(name)
+        if deployment.removing:
+            raise Conflict(f"deployment {name!r} is being removed; deploy it again once it is gone")
+        if fields.get("cache_bytes") and not is_cacheable(deployment.model.task):
+            raise VerbError(
+                f"cache_mb {changes['cache_mb']!r} is not accepted: an answer of the task "
+                f"{deployment.model.task!r} is another each time, so 0 is, as cache_mb=0"
+            )
+        before = show_values(SERVING, deployment)
+        for field, value in fields.items():
+            setattr(deployment, field, value)
+        after = show_values(SERVING, deployment)
+        changed: dict[str, tuple[object, object]] = {
+            key: (before[key], new) for key, new in after.items() if before[key] != new
+        }
+        if not changed:
+            return ServingChanged(deployment, None, {})
+        deployment.save(update_fields=list(fields))
+        audit.record(actor, "set_serving", name, **{key: new for key, (_, new) in changed.items()})
+        return ServingChanged(deployment, touch_routes(), changed)
 
 
 def undeploy(name: str, *, actor: str) -> Generation:

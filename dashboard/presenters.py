@@ -99,6 +99,15 @@ def build_snapshot(
     }
 
 
+def order_cells(row: dict[str, Any], table: str) -> dict[str, Any]:
+    """A row with its cells in the table's order, as the template walks them."""
+    cells = [
+        {"key": key, "heading": heading, "is_number": is_number, "text": row["cells"].get(key, "")}
+        for key, heading, is_number in COLUMNS[table]
+    ]
+    return {**row, "ordered": cells}
+
+
 def rates_of_points(points: Mapping[str, Point]) -> dict[str, Rates]:
     """Rates from each deployment's newest second of history, for a page nobody watched before."""
     names = ("rps", "failed_per_s", "tokens_per_s", "p50_ms", "p95_ms")
@@ -181,6 +190,7 @@ def _deployment_row(
         note=deployment.problem or deployment.reason,
         level="warn" if deployment.problem else "",
         alert=bool(deployment.problem),
+        link=reverse("deployment", args=(entry["name"],)),
     )
 
 
@@ -194,6 +204,7 @@ def _agent_rows(
         seen = links.get(agent.id, [])
         said = _freshest(seen)
         # Once it is ready again an error is history: its first line is enough.
+        health = described[agent.id]["health"]
         troubled = bool(agent.error) and described[agent.id]["state"] != "ready"
         result.append(
             _row(
@@ -206,9 +217,9 @@ def _agent_rows(
                 cpu=format_percent(said.cpu_percent if said else None),
                 rss=format_bytes(said.rss_bytes if said else None),
                 age=format_age(now - agent.created_at.timestamp() if agent.created_at else None),
-                note=agent.error if troubled else agent.error.partition("\n")[0],
-                level="warn" if troubled else "",
-                alert=troubled,
+                note=agent.error if troubled else health or agent.error.partition("\n")[0],
+                level="warn" if troubled or health else "",
+                alert=troubled or bool(health),
                 link=reverse("agent-log", args=(agent.id,)),
             )
         )

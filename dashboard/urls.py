@@ -3,6 +3,7 @@
 from django.urls import path
 
 from dashboard.views.agent_log import agent_log
+from dashboard.views.deployments import deployment, serving
 from dashboard.views.enroll import enroll, enroll_again, enrolment
 from dashboard.views.entrance import AdminLoginView, LeaveView
 from dashboard.views.node_orders import edit, order
@@ -14,6 +15,8 @@ urlpatterns = [
     path("", overview, name="overview"),
     path("logout/", LeaveView.as_view(), name="logout"),
     path("playground/", playground, name="playground"),
+    path("deployments/<str:name>/", deployment, name="deployment"),
+    path("deployments/<str:name>/serving/", serving, name="deployment-serving"),
     path("nodes/", nodes, name="nodes"),
     path("enroll/", enroll, name="enroll"),
     path("nodes/<str:name>/", node, name="node"),

@@ -1,6 +1,7 @@
 """`python -m appliance.load_test --url http://127.0.0.1:8080/v1/embeddings --body-file F --duration 10`."""
 
 import argparse
+import contextlib
 import json
 import ssl
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from appliance.load_test import BadPlan, LoadPlan, parse_url, render_summary, run_load
+from appliance.load_test.plan import Headers
+from appliance.load_test.records import RecordFile
 from appliance.load_test.summary import SecondRow
 
 
@@ -19,7 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = _build_plan(given)
     except (BadPlan, OSError, ssl.SSLError) as error:
         parser.error(str(error))
-    summary = run_load(plan, None if given.quiet else _show_progress)
+    progress = None if given.quiet else _show_progress
+    try:
+        with contextlib.nullcontext() if given.record is None else RecordFile(given.record) as records:
+            summary = run_load(plan, progress, records)
+    except OSError as error:
+        parser.error(
+            f"record {str(given.record)!r}: {error.strerror}; a file that can be written is accepted"
+        )
     print(json.dumps(summary.to_json()) if given.json else render_summary(summary))  # noqa: T201 - its output
     return 1 if summary.not_ok or summary.interrupted else 0
 
@@ -46,6 +56,10 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--outstanding", type=int, default=10_000, help="open loop: bound; above it is overflow"
     )
+    parser.add_argument(
+        "--headers-file", type=Path, help="one JSON object of headers per line, sent in turn with the bodies"
+    )
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write one line of JSON for each request")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser
@@ -68,7 +82,22 @@ def _build_plan(given: argparse.Namespace) -> LoadPlan:
         seed=given.seed,
         timeout_s=given.timeout,
         outstanding=given.outstanding,
+        headers=((),) if given.headers_file is None else _read_headers(given.headers_file),
     )
+
+
+def _read_headers(path: Path) -> tuple[Headers, ...]:
+    """Raises BadPlan, OSError."""
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            told = json.loads(line)
+        except ValueError:
+            told = None
+        if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
+            raise BadPlan(f"headers file, line {number}: an object of strings is accepted")
+        found.append(tuple(told.items()))
+    return tuple(found)
 
 
 def _show_progress(row: SecondRow) -> None:

@@ -44,15 +44,22 @@ class Connection(asyncio.Protocol):
         self._cause = "closed"
         self.busy = False
         self.due_at = 0.0  # what the latency is counted from
+        self.number = 0  # of the request
         self.used_at = perf_counter()
         self.alive = False
         self.reusable = True
 
-    def send(self, request: bytes, due_at: float) -> None:
-        """Write a request that was due at `due_at`. The connection must be alive and not busy."""
+    @property
+    def served_by(self) -> str:
+        """Who says to have made the last answer; '' where that is not looked at."""
+        return ""
+
+    def send(self, request: bytes, due_at: float, number: int) -> None:
+        """Write the request `number`, due at `due_at`. The connection must be alive and not busy."""
         assert self._transport is not None
         self.busy = True
         self.due_at = due_at
+        self.number = number
         self._transport.write(request)
 
     def close(self) -> None:
@@ -101,11 +108,35 @@ class Connection(asyncio.Protocol):
         self._listener.answered(self, status)
 
 
-async def open_connection(target: Target, listener: Listener, timeout_s: float) -> Connection:
+class AttentiveConnection(Connection):
+    """One that reads an answer's headers too, which costs about a microsecond."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener)
+        self._served_by = b""
+
+    @property
+    def served_by(self) -> str:
+        """The answer's `x-served-by`, '' without."""
+        return self._served_by.decode("latin-1")
+
+    def on_message_begin(self) -> None:
+        """The next answer."""
+        self._served_by = b""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header of an answer."""
+        if len(name) == 11 and name.lower() == b"x-served-by":
+            self._served_by = value
+
+
+async def open_connection(
+    target: Target, listener: Listener, timeout_s: float, kind: type[Connection] = Connection
+) -> Connection:
     """Connect, with TLS where the target has it. Raises ConnectFailed."""
     loop = asyncio.get_running_loop()
     connecting: Awaitable[tuple[object, Connection]] = loop.create_connection(
-        lambda: Connection(listener),
+        lambda: kind(listener),
         target.host,
         target.port,
         ssl=target.context,

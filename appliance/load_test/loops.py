@@ -3,11 +3,16 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from itertools import cycle
 from time import perf_counter
 
-from appliance.load_test.connection import ConnectFailed, Connection, open_connection
+from appliance.load_test.connection import (
+    AttentiveConnection,
+    ConnectFailed,
+    Connection,
+    open_connection,
+)
 from appliance.load_test.plan import LoadPlan
+from appliance.load_test.records import RecordFile
 from appliance.load_test.summary import Recorder
 
 BACKOFF_FIRST_S = 0.01
@@ -19,14 +24,20 @@ TIMER_S = 0.001
 
 
 class Load(ABC):
-    """What both loops share. `done` is set when no more is begun and every request begun has ended."""
+    """What both loops share. `done` is set when no more is begun and every request begun has ended.
 
-    def __init__(self, plan: LoadPlan, recorder: Recorder, started_at: float) -> None:
+    With `records` a line of each request is kept.
+    """
+
+    def __init__(
+        self, plan: LoadPlan, recorder: Recorder, started_at: float, records: RecordFile | None = None
+    ) -> None:
         self.done = asyncio.Event()
         self._plan = plan
         self._recorder = recorder
         self._started_at = started_at
-        self._requests = cycle([plan.target.build_request(body) for body in plan.bodies])
+        self._records = records
+        self._requests = plan.build_requests()
         self._open: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -70,9 +81,27 @@ class Load(ABC):
     def _ended(self, now: float) -> bool:
         return self._stopped or now >= self._plan.deadline_s
 
+    def _request(self, number: int) -> bytes:
+        return self._requests[number % len(self._requests)]
+
+    def _note_answer(self, connection: Connection, at: float, status: int) -> None:
+        latency_s = at - connection.due_at
+        self._recorder.answer(at - self._started_at, latency_s, status)
+        if self._records is not None:
+            due_s = connection.due_at - self._started_at
+            self._records.answer(connection.number, due_s, latency_s, status, connection.served_by)
+
+    def _note_failure(self, number: int, due_at: float, cause: str) -> None:
+        now = self._now()
+        self._recorder.fail(now, cause)
+        if self._records is not None:
+            due_s = due_at - self._started_at
+            self._records.fail(number, due_s, now - due_s, cause)
+
     async def _connect(self) -> Connection:
         """A new connection, counted among the open ones. Raises ConnectFailed."""
-        connection = await open_connection(self._plan.target, self, self._plan.timeout_s)
+        kind = Connection if self._records is None else AttentiveConnection
+        connection = await open_connection(self._plan.target, self, self._plan.timeout_s, kind)
         if not connection.alive:  # accepted and closed at once
             raise ConnectFailed("closed")
         self._open.add(connection)
@@ -94,8 +123,10 @@ class ClosedLoop(Load):
     fails counts as one failed request.
     """
 
-    def __init__(self, plan: LoadPlan, recorder: Recorder, started_at: float) -> None:
-        super().__init__(plan, recorder, started_at)
+    def __init__(
+        self, plan: LoadPlan, recorder: Recorder, started_at: float, records: RecordFile | None = None
+    ) -> None:
+        super().__init__(plan, recorder, started_at, records)
         self._begun = 0
         self._lanes = plan.connections
 
@@ -106,8 +137,7 @@ class ClosedLoop(Load):
 
     def answered(self, connection: Connection, status: int) -> None:
         """Record, and send the next."""
-        at = perf_counter()
-        self._recorder.answer(at - self._started_at, at - connection.due_at, status)
+        self._note_answer(connection, perf_counter(), status)
         if connection.reusable:
             self._next(connection)
             return
@@ -121,7 +151,7 @@ class ClosedLoop(Load):
         self._open.discard(connection)
         if connection.busy:
             connection.busy = False
-            self._recorder.fail(self._now(), cause)
+            self._note_failure(connection.number, connection.due_at, cause)
         self._reopen()
 
     def _next(self, connection: Connection) -> None:
@@ -131,7 +161,8 @@ class ClosedLoop(Load):
             self._close_lane()
             return
         self._recorder.begin(now)
-        connection.send(next(self._requests), self._started_at + now)
+        number = self._begun - 1
+        connection.send(self._request(number), self._started_at + now, number)
 
     def _take(self, now: float) -> bool:
         """Whether one more request may be begun, counting it."""
@@ -160,9 +191,10 @@ class ClosedLoop(Load):
             try:
                 connection = await self._connect()
             except ConnectFailed as error:
-                if not self._take(self._now()):
+                now = self._now()
+                if not self._take(now):
                     break
-                self._recorder.fail(self._now(), error.cause)
+                self._note_failure(self._begun - 1, self._started_at + now, error.cause)
             else:
                 self._next(connection)
                 return
@@ -187,11 +219,13 @@ class OpenLoop(Load):
     wait is part of their latency, and of their timeout.
     """
 
-    def __init__(self, plan: LoadPlan, recorder: Recorder, started_at: float) -> None:
-        super().__init__(plan, recorder, started_at)
+    def __init__(
+        self, plan: LoadPlan, recorder: Recorder, started_at: float, records: RecordFile | None = None
+    ) -> None:
+        super().__init__(plan, recorder, started_at, records)
         self._arrivals = plan.arrival_times()
         self._idle: list[Connection] = []
-        self._waiting: deque[float] = deque()
+        self._waiting: deque[tuple[int, float]] = deque()  # number and when it was due
         self._busy = 0
         self._dialing = 0
 
@@ -203,7 +237,7 @@ class OpenLoop(Load):
         """Record, and give the connection to whoever waits."""
         at = perf_counter()
         self._busy -= 1
-        self._recorder.answer(at - self._started_at, at - connection.due_at, status)
+        self._note_answer(connection, at, status)
         if connection.reusable:
             self._release(connection, at)
         else:
@@ -220,7 +254,7 @@ class OpenLoop(Load):
         if connection.busy:
             connection.busy = False
             self._busy -= 1
-            self._recorder.fail(self._now(), cause)
+            self._note_failure(connection.number, connection.due_at, cause)
         else:
             self._idle.remove(connection)
         self._recorder.reconnects += 1
@@ -231,35 +265,34 @@ class OpenLoop(Load):
         """As above, and those still waiting for a connection too."""
         super().sweep()
         oldest = perf_counter() - self._plan.timeout_s
-        while self._waiting and self._waiting[0] < oldest:
-            self._waiting.popleft()
-            self._recorder.fail(self._now(), "timeout")
+        while self._waiting and self._waiting[0][1] < oldest:
+            self._note_failure(*self._waiting.popleft(), "timeout")
         self._settle()
 
     def abandon(self) -> None:
         """As above, and those still waiting for a connection too."""
-        for _ in self._waiting:
-            self._recorder.fail(self._now(), "interrupted")
+        for number, due_at in self._waiting:
+            self._note_failure(number, due_at, "interrupted")
         self._waiting.clear()
         super().abandon()
         self._settle()
 
     async def _run(self) -> None:
         """Let each request arrive when it is due. A late timer delays none of those behind it."""
-        for offset_s in self._arrivals:
+        for number, offset_s in enumerate(self._arrivals):
             while (wait_s := offset_s - self._now()) > 0 and not self._stopped:  # noqa: ASYNC110 - a schedule
                 await asyncio.sleep(max(TIMER_S, min(wait_s, 0.25)))
             if self._stopped:
                 break
-            self._arrive(self._started_at + offset_s)
+            self._arrive(number, self._started_at + offset_s)
         self._stopped = True
         self._settle()
 
-    def _arrive(self, due_at: float) -> None:
+    def _arrive(self, number: int, due_at: float) -> None:
         if self._busy + len(self._waiting) >= self._plan.outstanding:
-            self._recorder.fail(self._now(), "overflow")
+            self._note_failure(number, due_at, "overflow")
             return
-        self._waiting.append(due_at)
+        self._waiting.append((number, due_at))
         oldest_use = perf_counter() - IDLE_LIMIT_S
         while self._waiting and self._idle:
             connection = self._idle.pop()
@@ -270,10 +303,10 @@ class OpenLoop(Load):
         self._dial_if_needed()
 
     def _send(self, connection: Connection) -> None:
-        due_at, at = self._waiting.popleft(), perf_counter()
+        (number, due_at), at = self._waiting.popleft(), perf_counter()
         self._busy += 1
         self._recorder.begin(at - self._started_at, at - due_at)
-        connection.send(next(self._requests), due_at)
+        connection.send(self._request(number), due_at, number)
 
     def _release(self, connection: Connection, at: float) -> None:
         connection.used_at = at
@@ -293,8 +326,7 @@ class OpenLoop(Load):
             connection = await self._connect()
         except ConnectFailed as error:
             if self._waiting:  # one request fails for each attempt, the one that has waited longest
-                self._waiting.popleft()
-                self._recorder.fail(self._now(), error.cause)
+                self._note_failure(*self._waiting.popleft(), error.cause)
             self._dialing -= 1
         except asyncio.CancelledError:
             self._dialing -= 1

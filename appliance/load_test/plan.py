@@ -4,6 +4,7 @@ import random
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -12,8 +13,10 @@ MAX_DURATION_S = 3600.0
 MAX_CONNECTIONS = 1024
 MAX_TIMEOUT_S = 600.0
 MAX_OUTSTANDING = 100_000
+MAX_HEADER_SETS = 1000
 
 Arrivals = Literal["poisson", "even"]
+Headers = tuple[tuple[str, str], ...]
 
 
 class BadPlan(ValueError):
@@ -28,18 +31,23 @@ class Target:
     port: int
     path: str
     context: ssl.SSLContext | None = field(default=None, compare=False)
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
     method: str = "POST"
 
-    def build_request(self, body: bytes) -> bytes:
-        """The whole request as one piece of bytes, ready to be written again and again."""
+    def build_request(self, body: bytes, more: Headers = ()) -> bytes:
+        """The whole request as one piece of bytes, ready to be written again and again.
+
+        `more` are headers of this request alone; one of the target's with the same name gives way.
+        """
+        own = {name.lower() for name, _ in more}
         host = f"[{self.host}]" if ":" in self.host else self.host
         lines = [
             f"{self.method} {self.path} HTTP/1.1",
             f"Host: {host}:{self.port}",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
-            *(f"{name}: {value}" for name, value in self.headers),
+            *(f"{name}: {value}" for name, value in self.headers if name.lower() not in own),
+            *(f"{name}: {value}" for name, value in more),
         ]
         return "\r\n".join([*lines, "", ""]).encode() + body
 
@@ -53,6 +61,7 @@ class LoadPlan:
     open: requests arrive on a schedule that does not wait for answers, and latency runs from
     the scheduled arrival. `outstanding` then bounds those scheduled and not answered; an
     arrival above it fails as `overflow`.
+    Bodies are sent in turn, and so are `headers`, each of which belongs to one request.
     """
 
     target: Target
@@ -65,10 +74,15 @@ class LoadPlan:
     seed: int = 0
     timeout_s: float = 60.0
     outstanding: int = 10_000
+    headers: tuple[Headers, ...] = ((),)
 
     def __post_init__(self) -> None:
         if not self.bodies:
             raise BadPlan("no request bodies: at least one is needed")
+        if not 1 <= len(self.headers) <= MAX_HEADER_SETS:
+            raise BadPlan(f"{len(self.headers)} sets of headers: from 1 to {MAX_HEADER_SETS} is accepted")
+        for headers in self.headers:
+            _check_headers(headers)
         _check_range("connections", self.connections, 1, MAX_CONNECTIONS)
         _check_range("timeout", self.timeout_s, 0.01, MAX_TIMEOUT_S)
         _check_range("outstanding", self.outstanding, 1, MAX_OUTSTANDING)
@@ -82,6 +96,12 @@ class LoadPlan:
             _check_range("rps", self.rps, 0.01, MAX_RPS)
         if self.arrivals not in ("poisson", "even"):
             raise BadPlan(f"arrivals {self.arrivals!r}: poisson or even is accepted")
+
+    def build_requests(self) -> list[bytes]:
+        """What to send in turn: as many as the longer of bodies and headers, the other repeated."""
+        count = max(len(self.bodies), len(self.headers))
+        bodies, headers = cycle(self.bodies), cycle(self.headers)
+        return [self.target.build_request(next(bodies), next(headers)) for _ in range(count)]
 
     @property
     def deadline_s(self) -> float:
@@ -99,9 +119,7 @@ class LoadPlan:
             at = begun / self.rps if self.arrivals == "even" else at + chance.expovariate(self.rps)
 
 
-def parse_url(
-    url: str, *, headers: tuple[tuple[str, str], ...] = (), context: ssl.SSLContext | None = None
-) -> Target:
+def parse_url(url: str, *, headers: Headers = (), context: ssl.SSLContext | None = None) -> Target:
     """The target an address names. Raises BadPlan.
 
     An https address without `context` is verified against the system's authorities.
@@ -113,13 +131,17 @@ def parse_url(
         raise BadPlan(f"url {url!r}: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadPlan(f"url {url!r}: an address such as http://127.0.0.1:8080/v1/embeddings is accepted")
-    for name, value in headers:
-        if "\r" in name + value or "\n" in name + value:
-            raise BadPlan(f"header {name!r}: line breaks are not accepted")
+    _check_headers(headers)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if parts.scheme == "http":
         return Target(parts.hostname, port or 80, path, None, headers)
     return Target(parts.hostname, port or 443, path, context or ssl.create_default_context(), headers)
+
+
+def _check_headers(headers: Headers) -> None:
+    for name, value in headers:
+        if "\r" in name + value or "\n" in name + value:
+            raise BadPlan(f"header {name!r}: line breaks are not accepted")
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

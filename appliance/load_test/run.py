@@ -10,28 +10,33 @@ import uvloop
 
 from appliance.load_test.loops import ClosedLoop, Load, OpenLoop
 from appliance.load_test.plan import LoadPlan
+from appliance.load_test.records import RecordFile
 from appliance.load_test.summary import Recorder, SecondRow, Summary
 
 Progress = Callable[[SecondRow], None]
 
 
-def run_load(plan: LoadPlan, progress: Progress | None = None) -> Summary:
+def run_load(plan: LoadPlan, progress: Progress | None = None, records: RecordFile | None = None) -> Summary:
     """Run `plan` in an event loop of its own; SIGINT and SIGTERM end it early, with what was measured.
 
-    `progress` is called after each second with its row. Returns at the latest one timeout
-    after the plan's end. To be called from the main thread.
+    `progress` is called after each second with its row, `records` gets each request. Returns at the
+    latest one timeout after the plan's end. To be called from the main thread.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run_load_async(plan, progress, watch_signals=True))
+        return runner.run(run_load_async(plan, progress, records, watch_signals=True))
 
 
 async def run_load_async(
-    plan: LoadPlan, progress: Progress | None = None, *, watch_signals: bool = False
+    plan: LoadPlan,
+    progress: Progress | None = None,
+    records: RecordFile | None = None,
+    *,
+    watch_signals: bool = False,
 ) -> Summary:
     """The same inside a running event loop; cancelling it breaks all connections off."""
     started_at = perf_counter()
     recorder = Recorder(plan.duration_s)
-    load: Load = (ClosedLoop if plan.rps is None else OpenLoop)(plan, recorder, started_at)
+    load: Load = (ClosedLoop if plan.rps is None else OpenLoop)(plan, recorder, started_at, records)
     interrupted = asyncio.Event()
     ticker = asyncio.create_task(_tick(plan, load, recorder, started_at, progress))
     waits = [asyncio.create_task(event.wait()) for event in (load.done, interrupted)]
@@ -53,6 +58,7 @@ async def run_load_async(
         offered_rps=plan.rps,
         ended_s=perf_counter() - started_at,
         interrupted=interrupted.is_set(),
+        started_at=started_at,
     )
 
 

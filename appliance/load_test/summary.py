@@ -83,7 +83,8 @@ class Summary:
     refused, connect_timeout, connect_failed, closed, bad_answer, timeout, overflow, interrupted.
     Latency and throughput are of 2xx answers only, the latter over the time in which
     requests were begun. `lag` tells how late the generator itself was (open loop only): where
-    it is near the latency, the generator was the bottleneck.
+    it is near the latency, the generator was the bottleneck. `started_at` is by this machine's
+    monotonic clock, so that what else happened can be put beside the requests.
     """
 
     mode: str
@@ -101,6 +102,7 @@ class Summary:
     lag: Latency | None
     interrupted: bool
     seconds: list[SecondRow] = field(default_factory=list)
+    started_at: float = 0.0
 
     @property
     def not_ok(self) -> int:
@@ -157,7 +159,14 @@ class Recorder:
         return self.rows[-2] if len(self.rows) > 1 else None
 
     def summarise(
-        self, *, mode: str, connections: int, offered_rps: float | None, ended_s: float, interrupted: bool
+        self,
+        *,
+        mode: str,
+        connections: int,
+        offered_rps: float | None,
+        ended_s: float,
+        interrupted: bool,
+        started_at: float = 0.0,
     ) -> Summary:
         """Figures of a run that ended at `ended_s`."""
         self._close_row()
@@ -179,6 +188,7 @@ class Recorder:
             lag=self._lag.figures() if self._lag.count else None,
             interrupted=interrupted,
             seconds=self.rows,
+            started_at=started_at,
         )
 
     def _row(self, now: float) -> SecondRow:

@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
 from unfold.decorators import action, display
 
 from appliance.deployments import undeploy
@@ -26,7 +27,7 @@ class DeploymentAdmin(VerbAdmin):
     list_select_related = ("model",)
     search_fields = ("name", "model__name")
     actions = ("undeploy_chosen",)
-    actions_detail = ("undeploy_one",)
+    actions_detail = ("show_page", "undeploy_one")
 
     def get_readonly_fields(self, _request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         """The name stays: clients send it. What the loop found out is only shown."""
@@ -95,6 +96,11 @@ class DeploymentAdmin(VerbAdmin):
             done="taken out of service",
             verb=lambda name: undeploy(name, actor=actor),
         )  # fmt: skip
+
+    @action(description="Numbers and settings", icon="monitoring", permissions=["view"])
+    def show_page(self, _request: HttpRequest, object_id: Any) -> HttpResponse:
+        """To the page of its own."""
+        return redirect("deployment", get_object_or_404(Deployment, pk=object_id).name)
 
     @action(description="Undeploy", icon="delete", permissions=["undeploy"])
     def undeploy_one(self, request: HttpRequest, object_id: Any) -> HttpResponse | None:

@@ -13,7 +13,7 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from dashboard.access import may_look
-from dashboard.presenters import COLUMNS
+from dashboard.presenters import COLUMNS, order_cells
 from dashboard.sources import read_history, read_snapshot
 from dashboard.views.entrance import enter
 
@@ -108,7 +108,7 @@ def _context(request: HttpRequest) -> dict[str, Any]:
                 "empty": empty,
                 "next": step,
                 "columns": COLUMNS[key],
-                "rows": [_ordered(row, key) for row in tables[key]],
+                "rows": [order_cells(row, key) for row in tables[key]],
             }
             for key, title, empty, step in _TABLES
         ],
@@ -116,15 +116,6 @@ def _context(request: HttpRequest) -> dict[str, Any]:
         "api": api_address(request),
         "example_model": deployments[0]["key"] if deployments else "DEPLOYMENT",
     }
-
-
-def _ordered(row: dict[str, Any], table: str) -> dict[str, Any]:
-    """A row with its cells in the table's order, as the template walks them."""
-    cells = [
-        {"key": key, "heading": heading, "is_number": is_number, "text": row["cells"].get(key, "")}
-        for key, heading, is_number in COLUMNS[table]
-    ]
-    return {**row, "ordered": cells}
 
 
 def api_address(request: HttpRequest) -> str:

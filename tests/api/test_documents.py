@@ -18,7 +18,7 @@ RESOURCES = {
     "/api/nodes/{name}": {"get", "patch", "delete"},
     **{
         f"/api/nodes/{{name}}/{verb}": {"post"}
-        for verb in ("cordon", "uncordon", "drain", "reboot", "upgrade")
+        for verb in ("cordon", "uncordon", "drain", "reboot", "calibrate", "upgrade")
     },
     "/api/nodes/{name}/transfers": {"get"},
     "/api/upgrade": {"post"},
@@ -30,6 +30,7 @@ RESOURCES = {
     "/api/agents/{agent}/log": {"get"},
     "/api/deployments": {"get"},
     "/api/deployments/{name}": {"get", "put", "delete"},
+    "/api/deployments/{name}/serving": {"patch"},
     "/api/models": {"get", "post"},
     "/api/models/{name}": {"get", "delete"},
     "/api/keys": {"get", "post"},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from appliance.models import AuditEvent, Node
+from appliance.models import Agent, AuditEvent, Node
 
 pytestmark = pytest.mark.django_db
 
@@ -53,6 +53,7 @@ def test_a_node_is_told_in_full(ask, rows):
     [
         ("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/transfers"), ("POST", "/cordon"),
         ("POST", "/uncordon"), ("POST", "/drain"), ("POST", "/reboot"), ("POST", "/upgrade"),
+        ("POST", "/calibrate"),
     ],
 )  # fmt: skip
 def test_a_node_that_is_none_is_404(ask, rows, method, path):
@@ -77,6 +78,33 @@ def test_an_order_is_written_down(ask, rows, verb, field, value):
         assert (status, document[field]) == (202, value)
     assert getattr(Node.objects.get(name="box-1"), field) == value
     assert AuditEvent.objects.filter(verb=f"{verb}_node", actor="oscar", target="box-1").count() == 1
+
+
+def test_a_measurement_is_ordered_and_profiles_are_told(ask, rows):
+    """What agents of each deployment are started with there is told; the order stands until it is done."""
+    Agent.objects.update(state="ready")
+    status, document, _ = ask("POST", "/api/nodes/local/calibrate", by="oscar")
+    assert (status, document["calibration_error"]) == (202, "")
+    assert document["calibration_at"] is not None
+    (profile,) = document["profiles"]
+    assert (profile["deployment"], profile["source"], profile["batch_size"]) == ("minilm", "default", 8)
+    assert AuditEvent.objects.filter(verb="calibrate_node", actor="oscar").count() == 1
+    status, document, _ = ask("POST", "/api/nodes/box-1/calibrate")
+    assert (status, document["error"]["code"]) == (409, "conflict")
+    assert "has no ready agent" in document["error"]["message"]
+
+
+def test_agents_tell_their_speed(ask, rows):
+    """With what they run, what they can do by that, and how it is known."""
+    (agent,) = ask("GET", "/api/agents")[1]["items"]
+    assert (agent["capacity_rps"], agent["profile"]) == (None, "default")
+    row = Agent.objects.get()
+    row.profile |= {"capacity_rps": 90.0, "tokens_per_s": 2880.0, "source": "measured"}
+    row.save()
+    document = ask("GET", f"/api/agents/{row.pk}")[1]
+    share = min(1.0, row.node.cores / row.engine_threads)
+    assert (document["capacity_rps"], document["tokens_per_s"]) == (90.0 * share, 2880.0 * share)
+    assert document["profile"] == "measured"
 
 
 def test_a_cordon_is_taken_back(ask, rows):

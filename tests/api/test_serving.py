@@ -55,6 +55,46 @@ def test_a_wrong_deployment_changes_nothing(ask, rows, name, body, words):
     assert list(Deployment.objects.values_list("name", "max_agents")) == [("minilm", 4)]
 
 
+def test_how_a_deployment_is_served_is_changed(ask, rows):
+    """What is named is another; the rest stays; nothing named is no change."""
+    before = ask("GET", "/api/deployments/minilm", by="vera")[1]["serving"]
+    assert (before["cache_mb"], before["sticky"], before["queue_limit"]) == (0, False, 1000)
+    change = {"cache_mb": 64, "sticky": True, "balancing": "two_choices"}
+    status, changed, _ = ask("PATCH", "/api/deployments/minilm/serving", change, by="oscar")
+    assert (status, changed["serving"], changed["late_gateways"]) == (200, before | change, [])
+    assert ask("PATCH", "/api/deployments/minilm/serving", {})[1]["serving"] == before | change
+    assert Deployment.objects.get().cache_bytes == 64_000_000
+    assert AuditEvent.objects.get(verb="set_serving").actor == "oscar"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"balancing": "fastest"}, "balancing 'fastest' is not accepted: one of expected_completion, "),
+        ({"queue_limit": 0}, "queue_limit: 0 is not accepted"),
+        ({"deadline_s": 100_000}, "deadline_s: 100000 is not accepted"),
+        ({"cache_mb": 5000}, "cache_mb: 5000 is not accepted"),
+        ({"cache_mb": "5"}, "cache_mb: '5' is not accepted"),
+        ({"sticky": "yes"}, "sticky: 'yes' is not accepted"),
+        ({"max": 3}, "max: extra inputs"),
+    ],
+)
+def test_a_wrong_setting_changes_nothing(ask, rows, body, words):
+    """The field, the value and what is accepted are named; what stood beside it is not done."""
+    status, document, _ = ask("PATCH", "/api/deployments/minilm/serving", {"hedging": True} | body)
+    assert (status, document["error"]["code"]) == (400, "invalid")
+    assert words in document["error"]["message"]
+    assert not Deployment.objects.get().hedging
+
+
+def test_settings_of_what_is_not_there(ask, rows):
+    """404 where there is no such deployment, 409 where it is being removed."""
+    assert ask("PATCH", "/api/deployments/nothing/serving", {"sticky": True})[0] == 404
+    ask("DELETE", "/api/deployments/minilm")
+    status, document, _ = ask("PATCH", "/api/deployments/minilm/serving", {"sticky": True})
+    assert (status, document["error"]["code"]) == (409, "conflict")
+
+
 def test_a_deployment_is_removed_once(ask, rows):
     """It drains; deploying it meanwhile is a conflict."""
     status, document, _ = ask("DELETE", "/api/deployments/minilm")

@@ -7,7 +7,8 @@ import pytest
 from dashboard_builders import agent_report, deployment_report, gateway_report
 from django.utils import timezone
 
-from appliance.fleet import agent_state, deployment_state, node_state, read_fleet
+from appliance.fleet import agent_health, agent_state, deployment_state, node_state, read_fleet
+from appliance.management.commands.fleet import narrow
 from appliance.models import Agent, Deployment, InferenceModel, MetricPoint, Node, Revision
 
 NOW = 1_000_000.0
@@ -25,12 +26,29 @@ NOW = 1_000_000.0
         pytest.param("warm", "failed", ["ready"], "failed", id="failed"),
         pytest.param("stopped", "stopped", [], "stopped", id="stopped"),
         pytest.param("warm", "ready", ["loading"], "starting", id="loading"),
+        pytest.param("warm", "ready", ["ejected"], "ready", id="ejected"),
     ],
 )
 def test_agent_states(wanted, state, links, expected):
     """The loop's word on failure comes first, then orders, then what gateways see."""
     seen = [agent_report(state=link) for link in links]
     assert agent_state(Agent(wanted=wanted, state=state), seen) == expected
+
+
+@pytest.mark.parametrize(
+    ("links", "words"),
+    [
+        ([], ""),
+        ([("ready", "")], ""),
+        ([("ejected", "errors")], "ejected, gets no requests: errors"),
+        ([("ready", ""), ("ejected", "errors")], "ejected, gets no requests from 1 of 2 gateways: errors"),
+        ([("ready", ""), ("ready", "errors")], "tried with one request at a time: errors"),
+        ([("connecting", "errors")], ""),
+    ],
+)
+def test_agent_health(links, words):
+    """What gateways have against an agent, in words."""
+    assert agent_health([agent_report(state=state, health=why) for state, why in links]) == words
 
 
 @pytest.mark.parametrize(
@@ -79,6 +97,19 @@ def test_deployment_states(fields, states, expected):
     assert deployment_state(deployment, agents, dict(enumerate_texts(states))) == expected
 
 
+def test_agents_in_a_terminal():
+    """With what an agent runs is one column; why it gets no requests, which is long, is the last."""
+    speed = {"workers": 2, "threads": 1, "batch_size": 8, "capacity_rps": None, "profile": "default"}
+    row = narrow({"id": "minilm-aaaaaa", "health": "", **speed})
+    assert row == {
+        "id": "minilm-aaaaaa", "capacity_rps": None, "profile": "default", "runs": "2 x 1, batch 8",
+        "health": "",
+    }  # fmt: skip
+    assert list(row)[-1] == "health"
+    node = {"name": "local", "problems": []}
+    assert narrow(node) == node
+
+
 def enumerate_texts(states):
     return ((str(number), state) for number, state in enumerate(states))
 
@@ -103,6 +134,10 @@ def test_the_fleet_document_has_the_keys_that_scripts_read():
     Agent.objects.create(
         id="minilm-aaaaaa", deployment=deployment, revision=revision, node=node, host="127.0.0.1", port=1,
         state="starting",
+        profile={
+            "workers": 2, "threads": 1, "batch_size": 8, "capacity_rps": 50.0, "tokens_per_s": 1600.0,
+            "source": "learned",
+        },
     )  # fmt: skip
     for ago, cpu in ((2, 11.0), (1, 12.5)):
         MetricPoint.objects.create(
@@ -121,13 +156,14 @@ def test_the_fleet_document_has_the_keys_that_scripts_read():
         "deployments": [
             {
                 "name": "minilm", "model": "minilm-v2", "task": "embed", "state": "ready", "desired": 1,
-                "ready": 1, "min": 0, "max": 3, "in_flight": 2, "queued": 5,
+                "ready": 1, "min": 0, "max": 3, "in_flight": 2, "queued": 5, "capacity_rps": 50.0,
             }
         ],
         "agents": [
             {
                 "id": "minilm-aaaaaa", "deployment": "minilm", "node": "local", "state": "ready",
-                "in_flight": 2,
+                "in_flight": 2, "health": "", "workers": 2, "threads": 1, "batch_size": 8,
+                "capacity_rps": 50.0, "tokens_per_s": 1600, "profile": "learned",
             }
         ],
     }  # fmt: skip

@@ -123,9 +123,11 @@ def test_retire_says_what_is_wanted_and_ends_enrolments(box):
     row = Enrolment.objects.create(
         name="box-1", address=box.address, way="key", host_key="x", node=box, sealed=b"sealed"
     )
+    Node.objects.filter(name="box-1").update(calibration_at=timezone.now())
     retire_node("box-1", actor="test")
     retire_node("box-1", actor="test")
     row.refresh_from_db()
+    assert Node.objects.get(name="box-1").calibration_at is None
     assert (wanted(), row.state, row.code, row.sealed) == ("retired", "failed", "retired", None)
     assert events() == ["retire_node"]
     for verb in (cordon_node, uncordon_node, drain_node, reboot_node):
@@ -232,6 +234,30 @@ def test_reboot_waits_until_the_order_is_over(box, worker, capsys):
     worker.append(lambda: Node.objects.update(operation="", operation_stage=""))
     call_command("reboot_node", "box-1")
     assert capsys.readouterr().out == "node box-1 was rebooted\n"
+
+
+def test_calibrate_waits_and_tells_the_figures(box, worker, capsys):
+    """What was measured is told; why it was not is a failed command."""
+    deployment = deploy("mini", model=make_model().name, actor="test").deployment
+    make_agent(deployment, box, state="ready")
+    call_command("calibrate_node", "box-1", "--no-wait")
+    assert capsys.readouterr().out == "node box-1 is going to be measured\n"
+    assert Node.objects.get(name="box-1").calibration_at is not None
+    with pytest.raises(CommandError, match="waiting for a moment without requests of mini, or a second"):
+        call_command("calibrate_node", "box-1", "--timeout", "0.05")
+    make_agent(deployment, Node.objects.get(name="local"), "mini-2", state="ready")
+    with pytest.raises(CommandError, match=r"not done after 0\.05 s: measuring, while other agents"):
+        call_command("calibrate_node", "box-1", "--timeout", "0.05")
+    Agent.objects.filter(pk="mini-2").delete()
+    worker.append(lambda: Node.objects.update(calibration_at=None))
+    call_command("calibrate_node", "box-1", "--json")
+    document = json.loads(capsys.readouterr().out)
+    assert (document["name"], document["profiles"][0]["deployment"]) == ("box-1", "mini")
+    worker[:] = [lambda: Node.objects.update(calibration_at=None, calibration_error="no weights")]
+    with pytest.raises(CommandError, match="box-1: not measured: no weights"):
+        call_command("calibrate_node", "box-1")
+    with pytest.raises(CommandError, match="'local' has no ready agent"):
+        call_command("calibrate_node", "local")
 
 
 def test_upgrade_names_what_failed(box, worker, capsys):

@@ -79,6 +79,7 @@ class ScriptedGateway:
         deployment = deployment_report(
             accepted=count + moving, answered=count, in_flight=moving, tokens=count * 12,
             duration=times({0.007: count * 9 // 10, 0.018: count - count * 9 // 10}),
+            cache_hits=count // 3, cache_shared=count // 50, cache_misses=count // 2, cache_bytes=18_400_000,
         )  # fmt: skip
         agents = [
             agent_report(name, in_flight=moving, answered=count, cpu_percent=60.0 + moving)

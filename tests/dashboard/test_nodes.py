@@ -8,6 +8,8 @@ from django.test import Client
 from django.utils import timezone
 
 from appliance.models import Agent, AuditEvent, Enrolment, Node, RemoteStep, Transfer
+from appliance.policies.profiles import Profile
+from appliance.profiles import key_for, store_profile
 from dashboard.node_actions import ACTIONS
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "history"])
@@ -75,6 +77,29 @@ def test_the_list_tells_each_node_and_enrolment(viewer, node):
     assert 'hx-trigger="every 2s"' in part
 
 
+def test_a_node_shows_how_fast_it_is(viewer, node):
+    """What its agents run with, and once it is known how much they do."""
+    assert "1 x 1 threads" not in shown(viewer, "/nodes/box-1/")
+    assert "8 x 1 threads, batch 8 (not measured yet)" in shown(viewer, "/nodes/box-1/")
+    revision = Agent.objects.get(id="minilm-bbbbbb").revision
+    profile = Profile(4, 2, 16, 812.3, 26_000.0, 0.001, 0.0001, "measured", time.time())
+    store_profile(key_for(node, revision), profile)
+    page = shown(viewer, "/nodes/box-1/")
+    assert "812 requests/s, 26000 tokens/s with 4 x 2 threads, batch 16 (measured)" in page
+
+
+def test_a_node_shows_what_becomes_of_a_measurement(viewer, node):
+    """That one is ordered, and what came in between, which a box may have worded."""
+    assert "Measurement" not in shown(viewer, "/nodes/box-1/")
+    Node.objects.filter(name="box-1").update(
+        calibration_at=timezone.now(), calibration_error="<b>" + "x" * 400
+    )
+    page = shown(viewer, "/nodes/box-1/")
+    assert "Measurement" in page
+    assert "&lt;b&gt;xxx" in page
+    assert "x" * 400 not in page
+
+
 def test_a_node_shows_what_is_known(viewer, node):
     """Address, pin, hardware, release, agents with the way to their logs, transfers and steps."""
     Transfer.objects.create(
@@ -90,6 +115,7 @@ def test_a_node_shows_what_is_known(viewer, node):
     for text in (
         "192.0.2.7", "SHA256:" + "k" * 43, "zone=a", "8 physical, 16 logical", "avx2", "64 GB",
         "90 GB free of 500 GB", "Debian 12", "3.11.2", "cdcdcdcdcdcd", "/agents/minilm-bbbbbb/log/",
+        'href="/deployments/minilm/"',
         'value="41.0"', "41 MB of 100 MB", "install release", "2.2 s", "Last steps on the box",
     ):  # fmt: skip
         assert text in page, text
@@ -234,10 +260,11 @@ def test_a_refusal_is_told(log_in, node):
 
 
 def test_the_own_machine_is_not_worked_on(log_in, deployment):
-    """`local` can be cordoned and drained, and neither rebooted, upgraded nor retired from here."""
+    """`local` can be cordoned, drained and measured, and neither rebooted, upgraded nor retired from here."""
     client = log_in("oscar")
     page = shown(client, "/nodes/local/")
-    assert {action.key for action in ACTIONS if f"/order/{action.key}/" in page} == {"cordon", "drain"}
+    offered = {action.key for action in ACTIONS if f"/order/{action.key}/" in page}
+    assert offered == {"cordon", "drain", "calibrate"}
     told = client.post("/nodes/local/order/retire/", {"typed": "local"}, follow=True).content.decode()
     assert "is not retired from here" in told
     assert Node.objects.get(name="local").wanted == "ready"

@@ -115,6 +115,14 @@ def test_a_failed_agent_stands_out():
     assert only_row(snapshot, "deployments")["level"] == "bad"
 
 
+def test_an_ejected_agent_stands_out():
+    """Ready, but its row says why it gets no requests."""
+    said = agent_report("minilm-0", state="ejected", health="nothing heard for 0.41 s")
+    row = only_row(build_snapshot(overview_rows(), [gateway_report(NOW, agents=[said])], {}, NOW), "agents")
+    assert (row["state"], row["level"], row["alert"]) == ("ready", "warn", True)
+    assert row["cells"]["note"] == "ejected, gets no requests: nothing heard for 0.41 s"
+
+
 def test_an_overcome_error_is_a_side_note():
     """An agent that is ready again is unmarked, with the first line of its last error."""
     row = only_row(build_snapshot(overview_rows(error="signal 9\nlog"), [], {}, NOW), "agents")
