@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check bench format lock packages
+.PHONY: run test check bench soak format lock packages
 
 run: $(VENV)/appliance.stamp
 	@exec $(BIN)/python manage.py up --demo
@@ -19,6 +19,10 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	@exec $(BIN)/python -m tests.bench
+
+# SOAK_MINUTES tells how long, 10 where it is not set.
+soak: $(VENV)/dev.stamp
+	@exec $(BIN)/python -m tests.bench.soak
 
 format: $(VENV)/dev.stamp
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -12,7 +12,7 @@ import sys
 #: None of the tests in these folders is fast: each process would read them for nothing.
 SLOW_FOLDERS = ("tests/browser", "tests/stack")
 FAST = [
-    "-m", "not slow and not browser", "-n", str(2 * (os.cpu_count() or 1)),
+    "-m", "not slow and not browser", "-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal",
     *(f"--ignore={folder}" for folder in SLOW_FOLDERS),
 ]  # fmt: skip
 SLOW = ["-m", "slow or browser"]

@@ -32,9 +32,17 @@ IMPORTERS = {
     "pydantic": ("appliance/api/",),
     "channels": ("dashboard/", "appliance/asgi.py"),
 }
-NO_DJANGO = ("appliance/policies/", "appliance/gateway/", "appliance/catalog/", "appliance/load_test/")
+NO_DJANGO = (
+    "appliance/policies/",
+    "appliance/gateway/",
+    "appliance/catalog/",
+    "appliance/load_test/",
+    "appliance/simulate/",
+)
 PURE = (
     "appliance/policies/",
+    "appliance/simulate/plant.py",
+    "appliance/simulate/policies/",
     "agents/protocol.py",
     "agents/config.py",
     "agents/errors.py",

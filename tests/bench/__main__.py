@@ -2,7 +2,6 @@
 
 import argparse
 import datetime as dt
-import json
 import os
 import platform
 import signal
@@ -13,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from tests.bench.documents import write_document
 from tests.bench.end_to_end import Findings, Pace, Work, measure_rounds
 from tests.bench.engine_ceiling import BATCHES, PROCESSES, Cell, compute_reference, measure_cell
 from tests.bench.enrolment import (
@@ -32,11 +32,12 @@ from tests.bench.report import (
     render_end_to_end,
     render_marks,
 )
+from tests.bench.sections import ALONE, Length, Section
 from tests.bench.servers import Startable
 
 FULL = Pace(rounds=3, load_s=5.0, warm_s=2.0, ceiling_s=3.0)
 #: Serving is the engine's ceiling, end to end and added latency: they share their rounds.
-SECTIONS = ("serving", "enrolment")
+SECTIONS = ("serving", *ALONE, "enrolment")
 QUICK = Pace(rounds=1, load_s=1.0, warm_s=0.5, ceiling_s=0.5)
 
 
@@ -71,6 +72,10 @@ def _parse_arguments() -> argparse.Namespace:
         "--only", action="append", metavar="SERVER", help="measure this server only; may repeat"
     )
     parser.add_argument("--section", choices=SECTIONS, help="measure this part only")
+    parser.add_argument(
+        "--trace", type=Path, action="append", default=[], metavar="FILE.csv",
+        help="traffic to replay policies on, beside what is made up; may repeat",
+    )  # fmt: skip
     return parser.parse_args()
 
 
@@ -78,16 +83,20 @@ def _measure(scratch: Path, pace: Pace, given: argparse.Namespace) -> int:
     document: dict[str, object] = {"machine": _read_machine(), "pace": asdict(pace)}
     print(_render_machine(document["machine"]), flush=True)
     ours, failed = Ours(scratch), False
-    if given.section != "enrolment":
+    if given.section in (None, "serving"):
         with orphans_adopted():
             cells, findings = _measure_serving(scratch, ours, pace, given)
         document |= {"engine_ceiling": [asdict(cell) for cell in cells], "end_to_end": asdict(findings)}
         failed = ours.name in findings.troubles
-    if given.section != "serving" and not given.only:
+    for name, section in ALONE.items():
+        if given.section in (None, name) and not given.only:
+            document[name], broken = _measure_alone(scratch / name, section, ours, given)
+            failed = failed or broken
+    if given.section in (None, "enrolment") and not given.only:
         enrolments = _measure_enrolment(scratch, ours, pace)
         document |= {"enrolment": asdict(enrolments)}
         failed = failed or bool(enrolments.failed)
-    print(f"\nwritten to {_write_document(document)}")
+    print(f"\nwritten to {write_document(document)}")
     return 1 if failed else 0
 
 
@@ -117,6 +126,25 @@ def _measure_serving(
     return cells, findings
 
 
+def _measure_alone(
+    scratch: Path, section: Section, ours: Ours, given: argparse.Namespace
+) -> tuple[object, bool]:
+    """What goes into the document, and whether the appliance failed."""
+    print(f"\n## {section.title}\n", flush=True)
+    scratch.mkdir()
+    try:
+        with orphans_adopted():
+            length = Length(
+                given.rounds, given.quick, lambda: given.model_dir or _find_model(ours), given.trace
+            )
+            told = section.measure(scratch, length)
+    except BenchError as error:
+        print(f"NOT MEASURED: {error}", flush=True)
+        return {"trouble": str(error)}, True
+    print(told.text, flush=True)
+    return told.findings, told.failed
+
+
 def _measure_enrolment(scratch: Path, ours: Ours, pace: Pace) -> Enrolments:
     if not ours.home.exists():
         with orphans_adopted():
@@ -132,6 +160,11 @@ def _fetch_model(ours: Ours) -> Path:
     print("starting the appliance for its demo's model", file=sys.stderr, flush=True)
     with ours.running():
         return ours.find_model()
+
+
+def _find_model(ours: Ours) -> Path:
+    """The demo's model; fetched where no section has needed it before."""
+    return ours.find_model() if ours.home.exists() else _fetch_model(ours)
 
 
 def _prepare_peers() -> str | None:
@@ -190,16 +223,6 @@ def _render_machine(facts: object) -> str:
         f"load before the run {facts['load_before']}\n"
         f"ours: {join(facts['versions'])}\npeers: {join(facts['peers'])}"
     )
-
-
-def _write_document(document: dict[str, object]) -> Path:
-    directory = Path(os.environ.get("APPLIANCE_HOME") or "var").expanduser().absolute()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory /= "bench"
-    directory.mkdir(exist_ok=True)
-    path = directory / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    return path
 
 
 def _positive(text: str) -> int:

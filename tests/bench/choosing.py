@@ -1,7 +1,7 @@
 """How long the choice among many agents takes: `python tests/bench/choosing.py [POLICY ...]`.
 
 Each agent has 16 slots, 12 of them taken; measured is picking one, taking its slot and giving it
-back. The best of several rounds, in microseconds.
+back. The best of several rounds, in microseconds. `session`: each request is of a session.
 """
 
 import sys
@@ -21,7 +21,7 @@ SIZES = (1, 3, 40, 1000)
 ROUNDS, PICKS = 7, 400
 
 
-def choose_us(policy: str, agents: int) -> float:
+def choose_us(policy: str, agents: int, *, in_session: bool = False) -> float:
     """Microseconds for one choice among so many agents."""
     pool = Pool(find_policy(policy))
     pool.agents = [book(f"a{number}", 16, 8) for number in range(agents)]
@@ -30,13 +30,14 @@ def choose_us(policy: str, agents: int) -> float:
         agent.measure(0.010 + 0.001 * (number % 7), 20.0, 0.0)
     for _ in range(12 * agents):
         pool.reserve(None, 0.0, 20.0)
-    return min(_round_us(pool) for _ in range(ROUNDS))
+    return min(_round_us(pool, in_session=in_session) for _ in range(ROUNDS))
 
 
-def _round_us(pool: Pool) -> float:
+def _round_us(pool: Pool, *, in_session: bool) -> float:
     began = perf_counter()
     for number in range(PICKS):
-        found = pool.reserve(None, 0.001 * number, 20.0, 0)
+        session = b"%d" % number if in_session else None
+        found = pool.reserve(None, 0.001 * number, 20.0, 0, session)
         if isinstance(found, Reservation):
             found.release()
     return (perf_counter() - began) / PICKS * 1e6
@@ -47,6 +48,8 @@ def main(policies: Sequence[str]) -> None:
     print(f"{'us per choice among':22}", *(f"{size:>7}" for size in SIZES))
     for policy in policies:
         print(f"{policy:22}", *(f"{choose_us(policy, size):7.1f}" for size in SIZES))
+    times = (choose_us("round_robin", size, in_session=True) for size in SIZES)
+    print(f"{'session':22}", *(f"{one:7.1f}" for one in times))
 
 
 if __name__ == "__main__":

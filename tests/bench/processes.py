@@ -18,6 +18,18 @@ class BenchError(Exception):
 
 
 @contextlib.contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Whatever ends this process ends what it started: each signal raises KeyboardInterrupt."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def orphans_adopted() -> Iterator[None]:
     """Be the parent of every descendant whose own parent dies, so that none is lost sight of."""
     _set_subreaper(1)

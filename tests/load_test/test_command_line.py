@@ -81,3 +81,22 @@ async def test_bad_arguments_exit_2(given, arguments, named):
     code, _, errors = await finish(await start(*given, *arguments))
     assert code == 2
     assert named in errors
+
+
+async def test_headers_and_records_are_files(server, given, tmp_path):
+    """One object of headers per line is sent in turn; one object per request is written."""
+    (tmp_path / "headers").write_text('{"x-priority": "high"}\n{}\n')
+    files = ["--headers-file", tmp_path / "headers", "--record", tmp_path / "records"]
+    code, _, errors = await finish(await start(*given, *files, "--count", 4, "--connections", 1, "--quiet"))
+    assert code == 0, errors
+    assert [b"x-priority: high" in head for head in server.heads] == [True, False] * 2
+    rows = [json.loads(line) for line in (tmp_path / "records").read_text().splitlines()]
+    assert [(row["n"], row["status"]) for row in rows] == [(n, 200) for n in range(4)]
+
+
+async def test_a_bad_headers_file_is_named(given, tmp_path):
+    """The line and what is accepted, with exit code 2."""
+    (tmp_path / "headers").write_text('{"x-priority": 3}\n')
+    code, _, errors = await finish(await start(*given, "--headers-file", tmp_path / "headers", "--count", 1))
+    assert code == 2
+    assert "line 1: an object of strings is accepted" in errors

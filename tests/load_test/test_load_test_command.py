@@ -17,7 +17,7 @@ from scripted_server import OK, ScriptedServer, build_answer
 from appliance.errors import VerbError
 from appliance.models import ApiKey, Deployment, InferenceModel
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 BOUND_S = 20.0
 
 

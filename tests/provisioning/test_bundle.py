@@ -16,6 +16,8 @@ from provisioning.lock import parse_lock, pip_requirements
 
 LOCK = parse_lock(bundle.LOCK.read_text())
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_steward_is_one_file_that_refuses_arguments(tmp_path):
     """It is the same bytes each time, and runs by itself, with nothing of the checkout in sight."""

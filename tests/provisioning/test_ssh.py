@@ -22,6 +22,7 @@ from provisioning.ssh import connect, read_host_key
 from provisioning.transport import MAX_OUTPUT_BYTES, Limits, Secret
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(SSHD is None, reason="there is no sshd (tests/packages.sh installs it)"),
     pytest.mark.skipif(os.geteuid() != 0, reason="sshd needs root to let others in"),
 ]
