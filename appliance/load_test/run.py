@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
-from time import perf_counter
+from time import perf_counter, process_time
 
 import uvloop
 
@@ -34,7 +34,7 @@ async def run_load_async(
     watch_signals: bool = False,
 ) -> Summary:
     """The same inside a running event loop; cancelling it breaks all connections off."""
-    started_at = perf_counter()
+    started_at, cpu_s = perf_counter(), process_time()
     recorder = Recorder(plan.duration_s)
     load: Load = (ClosedLoop if plan.rps is None else OpenLoop)(plan, recorder, started_at, records)
     interrupted = asyncio.Event()
@@ -59,6 +59,7 @@ async def run_load_async(
         ended_s=perf_counter() - started_at,
         interrupted=interrupted.is_set(),
         started_at=started_at,
+        cpu_s=process_time() - cpu_s,
     )
 
 

@@ -84,7 +84,8 @@ class Summary:
     Latency and throughput are of 2xx answers only, the latter over the time in which
     requests were begun. `lag` tells how late the generator itself was (open loop only): where
     it is near the latency, the generator was the bottleneck. `started_at` is by this machine's
-    monotonic clock, so that what else happened can be put beside the requests.
+    monotonic clock, so that what else happened can be put beside the requests. `cpu_s` is the
+    processor time that the generator itself took.
     """
 
     mode: str
@@ -103,6 +104,7 @@ class Summary:
     interrupted: bool
     seconds: list[SecondRow] = field(default_factory=list)
     started_at: float = 0.0
+    cpu_s: float = 0.0
 
     @property
     def not_ok(self) -> int:
@@ -167,6 +169,7 @@ class Recorder:
         ended_s: float,
         interrupted: bool,
         started_at: float = 0.0,
+        cpu_s: float = 0.0,
     ) -> Summary:
         """Figures of a run that ended at `ended_s`."""
         self._close_row()
@@ -189,6 +192,7 @@ class Recorder:
             interrupted=interrupted,
             seconds=self.rows,
             started_at=started_at,
+            cpu_s=cpu_s,
         )
 
     def _row(self, now: float) -> SecondRow:

@@ -15,7 +15,7 @@ CONNECTIONS = (1, 16, 64)
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One load run on one server."""
+    """One load run on one server; `generator_cores` is the processor time that the load took a second."""
 
     server: str
     round: int
@@ -24,6 +24,7 @@ class Measurement:
     p50_ms: float | None
     p99_ms: float | None
     not_ok: int
+    generator_cores: float = 0.0
 
 
 @dataclass(slots=True)
@@ -93,6 +94,7 @@ def _read_summary(server: str, number: int, connections: int, summary: dict[str,
     return Measurement(
         server, number, connections, summary["throughput_rps"],
         latency["p50_ms"], latency["p99_ms"], summary["not_ok"],
+        summary["cpu_s"] / max(summary["window_s"], 1e-9),
     )  # fmt: skip
 
 
