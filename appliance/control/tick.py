@@ -297,7 +297,10 @@ class Loop:
         if self._outside.renewals.under_way or now - self._renewed_at >= _RENEW_EVERY_S:
             self._renewed_at = now
             self._outside.renewals.step(now, self._outside.nodes.hands, this.snapshot.all_serve)
-        self._outside.calibrations.step(this.snapshot, [view.row for view in this.views])
+        try:
+            self._outside.calibrations.step(this.snapshot, [view.row for view in this.views])
+        except DatabaseError:  # it is measured again
+            log.warning("a measurement could not be looked after", exc_info=True)
         self._outside.enroll()
         for model in due_imports():
             self._outside.enqueue_import(model)

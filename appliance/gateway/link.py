@@ -172,6 +172,8 @@ class Link:
                 await wire.gone
             except (OSError, TimeoutError, ProtocolError, ValueError) as error:  # no host name: the last
                 self._complain(str(error) or type(error).__name__)
+                if self._wire is not None:  # made in the very moment in which it was given up
+                    self._wire.close()
             await self._pause()
 
     async def _connect(self) -> "_Wire":

@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 #: How often agents are looked at. It is a part of how soon a silence is noticed.
 WATCH_S = 0.04
-#: A look that is later than this: the gateway itself stood still.
-LATE_S = 0.01
+#: A look that is later than this: the gateway itself stood still, and perhaps its whole machine.
+STALLED_S = 0.1
 
 
 class Watch:
@@ -33,11 +33,16 @@ class Watch:
         self._changed = changed
 
     def tick(self, now: float, paused_s: float) -> None:
-        """Look at all agents. `paused_s` is by how much this comes late: then nobody could be heard."""
+        """Look at all agents. `paused_s` is by how much this comes late.
+
+        What came in that time is not read yet, so silence is judged as of before. After a stall
+        all are given it for nothing: who stood still as well needs a moment to speak again.
+        """
         suspects: list[Agent] = []
+        read_at = now - max(0.0, paused_s)
         interval_ms = beat_interval_ms(len(self._fleet.agents))
         for agent in self._fleet.every_agent():
-            if paused_s > LATE_S:
+            if paused_s > STALLED_S:
                 agent.link.forgive(paused_s, now)
                 agent.busy_since = min(now, agent.busy_since + paused_s)
                 agent.silent_since = min(now, agent.silent_since + paused_s)  # else it seems to be heard
@@ -47,7 +52,7 @@ class Watch:
                 self._look_after(agent, health, now)
             if agent.link.beats and not agent.slots.health.silent:  # for errors ejected, it may have work
                 self._pace(agent, interval_ms, now)
-                if self._is_silent(agent, now):
+                if self._is_silent(agent, read_at):
                     suspects.append(agent)
         if suspects:
             self._eject_silent(suspects, now)

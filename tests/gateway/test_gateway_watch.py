@@ -80,10 +80,33 @@ def test_a_late_look_is_no_word_of_a_silent_agent(plant):
     silent, other = plant.agents
     plant.run(0.6, heard=[other])
     assert silent.slots.health.silent
-    plant.run(1.0, heard=[other], paused_s=0.03)
+    plant.run(1.0, heard=[other], paused_s=0.13)
     assert silent.slots.health.silent
-    plant.run(0.2, heard=[silent, other], paused_s=0.03)
+    plant.run(0.2, heard=[silent, other], paused_s=0.13)
     assert silent.slots.health.phase is Phase.TRIAL
+
+
+def test_a_gateway_that_is_a_little_late_each_time_finds_a_silence(plant):
+    """20 ms late with each look, it ejects within half a second all the same."""
+    silent, other = plant.agents
+    plant.run(0.2, heard=plant.agents, paused_s=0.02)
+    silent.pending[1] = None
+    silent.busy_since = plant.now
+    plant.run(0.45, heard=[other], paused_s=0.02)
+    assert silent.slots.health.silent
+
+
+def test_a_stall_of_the_gateway_is_nobodys_silence(plant):
+    """After a stall of a second the agents have as long as ever to be heard."""
+    silent, other = plant.agents
+    plant.run(0.2, heard=plant.agents)
+    silent.pending[1] = None
+    silent.busy_since = plant.now
+    plant.run(0.5, paused_s=1.0)
+    plant.run(0.2, heard=[other])
+    assert not silent.slots.health.silent
+    plant.run(0.4, heard=[other])
+    assert silent.slots.health.silent
 
 
 def test_requests_that_give_up_early_do_not_hide_a_silence(plant):
