@@ -37,7 +37,7 @@ def test_any_input_is_answered_as_described(rows, manage_key, monkeypatch, mode)
     schema.validate()
     headers = {"Authorization": f"Bearer {manage_key}"}
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 34
+    assert len(operations) == sum(len(methods) for methods in schema.raw_schema["paths"].values()) > 30
     if mode == GenerationMode.NEGATIVE:  # an operation that takes nothing cannot be asked wrongly
         operations = [one for one in operations if one.body or one.query or one.path_parameters]
     for operation in operations:
