@@ -1,6 +1,7 @@
 """The import law: which package may import which, and who may touch a heavy library."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,8 +62,13 @@ def sources() -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts)
 
 
-def imported(source: str) -> Iterator[str]:
+@functools.cache  # a file is read for many tests
+def imported(source: str) -> tuple[str, ...]:
     """Every module that a file names in an import, relative ones spelt out."""
+    return tuple(find_imports(source))
+
+
+def find_imports(source: str) -> Iterator[str]:
     folder = Path(source).parent.parts
     for node in ast.walk(ast.parse((ROOT / source).read_text())):
         if isinstance(node, ast.Import):
@@ -93,7 +99,6 @@ def test_imports_point_one_way(source):
     assert not wrong, f"{source} may import {sorted(LAW[own]) or 'no other package of ours'}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("library", IMPORTERS)
 def test_heavy_libraries_have_few_importers(library):
     """Only the named files import the library."""
