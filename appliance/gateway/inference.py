@@ -88,7 +88,7 @@ class Inference:
             self._gateway.dispatcher.submit(call, monotonic())
         except ApiError as error:
             whole.answer(refusal(error))
-        except Exception:
+        except Exception:  # a fault of ours is an answer too
             log.exception("request %s failed", whole.request_id)
             if not whole.done():
                 whole.answer(refusal(errors.server_error()))
@@ -253,7 +253,7 @@ class WholeRequest:
         """The dispatcher is done with it. Raises nothing: it has other calls to care for."""
         try:
             self.answer(to_reply(outcome, self.rate))
-        except Exception:
+        except Exception:  # the dispatcher has other calls to care for
             log.exception("request %s could not be answered", self.request_id)
             self._connection.transport.abort()  # its client would wait for ever
 

@@ -66,15 +66,10 @@ class CpuWatch:
         return used | {"elapsed": time.monotonic() - self._at}
 
 
-class Sampler:
-    """Looks at processes in a thread of its own while the context lasts.
+class Looking:
+    """Calls `look` each `every_s` in a thread of its own while the context lasts."""
 
-    `find` gives the processes to look at by name, asked anew each time: a process may have a successor.
-    """
-
-    def __init__(self, find: Callable[[], Mapping[str, int]], every_s: float = 1.0) -> None:
-        self.samples: dict[str, list[Sample]] = {}
-        self._find = find
+    def __init__(self, every_s: float) -> None:
         self._every_s = every_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -89,11 +84,31 @@ class Sampler:
         self._ended.set()
         self._thread.join()
 
+    def look(self) -> None:
+        """Look once."""
+        raise NotImplementedError
+
     def _run(self) -> None:
         while not self._ended.wait(self._every_s):
-            for name, pid in self._find().items():
-                try:
-                    sample = read_sample(pid)
-                except OSError:
-                    continue  # it has just ended
-                self.samples.setdefault(name, []).append(sample)
+            self.look()
+
+
+class Sampler(Looking):
+    """Looks at processes in a thread of its own while the context lasts.
+
+    `find` gives the processes to look at by name, asked anew each time: a process may have a successor.
+    """
+
+    def __init__(self, find: Callable[[], Mapping[str, int]], every_s: float = 1.0) -> None:
+        super().__init__(every_s)
+        self.samples: dict[str, list[Sample]] = {}
+        self._find = find
+
+    def look(self) -> None:
+        """One sample of each."""
+        for name, pid in self._find().items():
+            try:
+                sample = read_sample(pid)
+            except OSError:
+                continue  # it has just ended
+            self.samples.setdefault(name, []).append(sample)

@@ -2,15 +2,13 @@
 
 import random
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
 from appliance.policies.balancing import policy_names
 from tests.bench.plant import AgentKind, Plant, PlantAgent
+from tests.bench.process_figures import Looking
 from tests.bench.processes import BenchError
 from tests.bench.relay import Relays
 from tests.bench.soak_explain import UNDEPLOYED, Fault
@@ -164,28 +162,17 @@ class Faults:
         time.sleep(self._chance.uniform(least_s, most_s))
 
 
-class StallWatch:
+class StallWatch(Looking):
     """Notes when this machine stood still: a thread that sleeps 20 ms and wakes 150 ms late. A context."""
 
     def __init__(self) -> None:
+        super().__init__(_LOOK_S)
         self.stalls: list[Fault] = []
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._before = time.monotonic()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        before = time.monotonic()
-        while not self._ended.wait(_LOOK_S):
-            now = time.monotonic()
-            if now - before > STALL_S:
-                self.stalls.append(Fault("stall", "this machine", before, now, now))
-            before = now
+    def look(self) -> None:
+        """Note a stall since the last look."""
+        now = time.monotonic()
+        before, self._before = self._before, now
+        if now - before > STALL_S:
+            self.stalls.append(Fault("stall", "this machine", before, now, now))

@@ -123,27 +123,18 @@ def test_a_measurement_under_load(site, key, hosts):
     assert profile["workers"] * profile["threads"] >= 1
 
 
-def test_a_power_cut_under_load(site, key, hosts):
-    """Requests at the box that died are answered by others; switched on it comes back by itself."""
+@pytest.mark.parametrize(
+    ("lose", "restore"), [("cut_power", "start"), ("disconnect", "connect")], ids=["power", "cable"]
+)
+def test_a_box_is_gone_under_load(site, key, hosts, lose, restore):
+    """Without power or line: others answer its requests in a moment, and once back it serves by itself."""
     host = hosts[1]
     with load(site, key, SOON_MS):
-        host.cut_power()
+        getattr(host, lose)()
         wait_until(lambda: host.name not in site.ready_on(), 30, "it is known to be gone")
         wait_until(lambda: site.states()[host.name] == "unreachable", 30, "it is unreachable")
         began = time.monotonic()
-        host.start()
-        wait_back(site, began, host)
-
-
-def test_a_cut_line_under_load(site, key, hosts):
-    """Requests at a box whose cable is out are answered by others in a moment; plugged in it serves again."""
-    host = hosts[0]
-    with load(site, key, SOON_MS):
-        host.disconnect()
-        wait_until(lambda: host.name not in site.ready_on(), 30, "it is known to be gone")
-        wait_until(lambda: site.states()[host.name] == "unreachable", 30, "it is unreachable")
-        began = time.monotonic()
-        host.connect()
+        getattr(host, restore)()
         wait_back(site, began, host)
 
 
