@@ -19,7 +19,7 @@ from appliance.control.rows import to_time
 from appliance.models import Node
 from appliance.models.nodes import LOCAL_NODE
 from appliance.policies.fleet import NodeFacts
-from appliance.policies.node_care import NodeOrders, accepts, is_lost, stay_of
+from appliance.policies.node_care import LOST_AFTER_S, NodeOrders, accepts, is_lost, stay_of
 
 LOCAL_HOST = "127.0.0.1"
 #: Problems that an operation left behind; the next operation, or people, take them away.
@@ -148,11 +148,13 @@ def node_facts(view: NodeView, orders: NodeOrders, now: float) -> NodeFacts:
     """What placement and plans must know of a node."""
     row = view.row
     since = row.operation_stage_at if row.operation_stage else row.wanted_at
+    new = view.running is None and now - view.watched_since < LOST_AFTER_S and not row.is_local
     return NodeFacts(
         name=row.name,
         ram_bytes=row.ram_bytes or None,
         cores=row.cores,
         accepts=accepts(orders) and view.running is not None,
+        settling=accepts(orders) and new,
         stay=stay_of(orders),
         leaving_since=since.timestamp() if since is not None else None,
         lost=is_lost(orders, now),

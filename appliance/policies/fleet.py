@@ -83,7 +83,8 @@ class NodeFacts:
     """A node: hardware where it is known, and whether new agents may come to it.
 
     `stay` says what becomes of its agents, `leaving_since` since when they are to go. One that is `lost` was
-    not seen for so long that its agents count as gone.
+    not seen for so long that its agents count as gone; one that is `settling` will take new agents once it
+    was looked at, which is a matter of seconds.
     """
 
     name: str
@@ -93,6 +94,7 @@ class NodeFacts:
     stay: Stay = "stay"
     leaving_since: float | None = None
     lost: bool = False
+    settling: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class NodeSpace:
     """A node with what is promised on it. `ram_bytes` is None until its hardware was read.
 
     `capacity_rps` is what an agent of the model in question does that has the node for itself, 0: not known.
+    One that is `settling` would accept, but was not looked at yet: it will be within seconds, or not at all.
     """
 
     name: str
@@ -29,6 +30,7 @@ class NodeSpace:
     promised_bytes: int = 0
     engine_threads: int = 0
     accepts: bool = True
+    settling: bool = False
     capacity_rps: float = 0.0
 
 
@@ -51,13 +53,19 @@ def agent_bytes(model_bytes: int) -> int:
     return int(RAM_FACTOR * model_bytes) + PROCESS_BYTES
 
 
-def place(model_bytes: int, nodes: Iterable[NodeSpace]) -> Placement | Refusal:
-    """The best node with room; ties go to the one with most RAM left, then by name."""
+def place(model_bytes: int, nodes: Iterable[NodeSpace], *, patient: bool = False) -> Placement | Refusal:
+    """The best node with room; ties go to the one with most RAM left, then by name.
+
+    Where that is one that is settling, who is `patient` is refused for now: else all agents of a fleet that
+    is just being looked at would crowd on the node that answered first.
+    """
     need = agent_bytes(model_bytes)
     reasons: list[str] = []
     fitting: list[NodeSpace] = []
     for node in nodes:
-        if not node.accepts:
+        if node.settling and not patient:
+            reasons.append(f"{node.name} was not looked at yet")
+        elif not node.accepts and not node.settling:
             reasons.append(f"{node.name} takes no new agents")
         elif node.ram_bytes is None:
             reasons.append(f"{node.name}: its hardware is not known yet")
@@ -68,7 +76,10 @@ def place(model_bytes: int, nodes: Iterable[NodeSpace]) -> Placement | Refusal:
             fitting.append(node)
     if fitting:
         per_core = _mean_per_core(fitting)
-        return Placement(min(fitting, key=lambda node: _rank(node, per_core)).name)
+        best = min(fitting, key=lambda node: _rank(node, per_core))
+        if best.settling:
+            return Refusal(f"waiting for the first look at {best.name}, where an agent would do best")
+        return Placement(best.name)
     why = "; ".join(reasons) or "there is no node"
     return Refusal(f"an agent needs {_mb(need)} of RAM (1.5 x the model, and its process): {why}")
 

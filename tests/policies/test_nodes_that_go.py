@@ -15,7 +15,8 @@ from fleet_builders import (
 from appliance.policies.actions import Create, Forget, Remove, Start, Stop
 from appliance.policies.fleet import NodeFacts
 from appliance.policies.placement import agent_bytes
-from appliance.policies.reconcile import REPLACEMENT_S, plan
+from appliance.policies.reconcile import plan
+from appliance.policies.victims import REPLACEMENT_S
 
 
 class TestNodesThatGo:

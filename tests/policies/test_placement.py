@@ -39,6 +39,20 @@ def test_cores_are_a_score(nodes, taken):
     assert place(24_000_000, nodes) == Placement(taken)
 
 
+def test_a_node_that_was_not_looked_at_yet():
+    """Who is patient waits for it where it is the best; nobody goes there blindly."""
+    seen, new = NodeSpace("a", GB, 2, engine_threads=2), NodeSpace("b", GB, 2, accepts=False, settling=True)
+    assert place(24_000_000, [seen, new]) == Placement("a")
+    refusal = place(24_000_000, [seen, new], patient=True)
+    assert isinstance(refusal, Refusal)
+    assert "first look at b" in refusal.reason
+    idle = NodeSpace("a", 2 * GB, 2)
+    assert place(24_000_000, [idle, new], patient=True) == Placement("a")
+    alone = place(24_000_000, [new])
+    assert isinstance(alone, Refusal)
+    assert "b was not looked at yet" in alone.reason
+
+
 def test_refusals_say_why():
     """Each node's own reason is named."""
     refusal = place(GB, [NodeSpace("a", None, 2), NodeSpace("b", GB, 2, accepts=False)])

@@ -55,6 +55,18 @@ def test_what_a_tick_places_counts_in_the_same_tick():
     assert decided.deployments[0].problem
 
 
+def test_a_fleet_just_enrolled_is_not_crowded_on_its_first_node():
+    """The first agent comes at once where it can; the others wait for nodes that are just being looked at."""
+    nodes = [NodeFacts("first", 10**9, 2), NodeFacts("second", 10**9, 2, accepts=False, settling=True)]
+    asked = [deployment(least=2, desired=0)]
+    decided = plan(snapshot(deployments=asked, nodes=nodes, running={"first": {}, "second": None}))
+    assert decided.actions == (Create("mini", 1, "first"),)
+    assert "first look at second" in decided.deployments[0].problem
+    gone = [nodes[0], replace(nodes[1], settling=False)]
+    decided = plan(snapshot(deployments=asked, nodes=gone, running={"first": {}, "second": None}))
+    assert decided.actions == (Create("mini", 1, "first"),) * 2
+
+
 class TestMending:
     """Agents that should run and do not."""
 
