@@ -70,7 +70,7 @@ async def test_a_frozen_agents_requests_go_elsewhere(gateway, make_agent):
     frozen.freeze()
     began = time.monotonic()
     await until(lambda: gateway.state(frozen) == "ejected")
-    assert time.monotonic() - began < 1.0  # 0.5 s on a machine that has nothing else to do
+    assert time.monotonic() - began < 4.0  # 0.5 s where nothing else runs
     assert {r.headers["x-served-by"] for r in await asyncio.gather(*tasks)} == {f"box/{other.id}"}
     samples = await gateway.metrics()
     assert samples["millwright_attempts_total{silent}"] == 6

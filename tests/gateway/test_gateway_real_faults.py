@@ -139,13 +139,13 @@ async def test_a_stopped_process(gateway, machines):
         stopped.signal(signal.SIGSTOP)
         began = time.monotonic()
         await until(lambda: gateway.state(stopped) == "ejected")  # noqa: B023 - awaited at once
-        assert time.monotonic() - began < 1.0  # 0.5 s on a machine that has nothing else to do
+        assert time.monotonic() - began < 4.0  # 0.5 s where nothing else runs
         answered = slots[0].answered
         stopped.signal(signal.SIGCONT)
         await until(lambda: slots[0].answered > answered + 5, 20)  # noqa: B023 - awaited at once
     await load.end()
     assert load.statuses == {200}
-    assert load.slowest_s < 1.5
+    assert load.slowest_s < 4.0  # without ejection: until the deadline, 60 s
     await gateway.assert_conserved()
 
 
@@ -162,7 +162,7 @@ async def test_a_cut_link(gateway, machines):
     await until(lambda: slots[0].answered > answered + 5, 20)
     await load.end()
     assert load.statuses == {200}
-    assert load.slowest_s < 1.5
+    assert load.slowest_s < 4.0  # without ejection: until the deadline, 60 s
     await gateway.assert_conserved()
 
 
