@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from appliance.control.measure import Measured, Measurer, Outcome
 from appliance.control.node_orders import note_step
 from appliance.models import Agent, Node
-from appliance.policies.calibration import Candidate, choose_measurement
+from appliance.policies.calibration import Candidate, choose_measurement, waits_for
 from appliance.policies.fleet import AgentFacts, FleetSnapshot
 from appliance.policies.profiles import Learned, Profile, ProfileKey, fits_box, is_same_shape, learn
 from appliance.policies.report import AgentReport, SpeedReport
@@ -20,6 +20,8 @@ from appliance.profiles import key_for, read_profiles, store_profile
 
 #: How often learned speeds are looked at, and whether something is to be measured.
 LOOK_EVERY_S = 5.0
+#: An ordered measurement that found no turn for so long is called off.
+ORDER_LASTS_S = 900.0
 #: An engine that sleeps as it is told has no speed of its own: it is measured only when that is ordered.
 REHEARSAL = "fake"
 
@@ -65,7 +67,9 @@ class Calibrations:
         outcome = self._measurer.take_outcome()
         if outcome is not None:
             self._take(outcome, snapshot.now)
-        ordered = {node.name for node in nodes if node.calibration_at is not None}
+        ordered = {
+            node.name: node.calibration_at.timestamp() for node in nodes if node.calibration_at is not None
+        }
         if outcome is None and not ordered and abs(snapshot.now - self._looked_at) < LOOK_EVERY_S:
             return
         self._looked_at = snapshot.now
@@ -98,7 +102,7 @@ class Calibrations:
         self,
         seen: list[_Seen],
         known: Mapping[ProfileKey, Profile],
-        ordered: set[str],
+        ordered: Mapping[str, float],
         snapshot: FleetSnapshot,
     ) -> None:
         able = [one for one in seen if _may(one)]
@@ -116,6 +120,10 @@ class Calibrations:
             row = next(one.row for one in seen if one.row.id == chosen.agent)
             log.info("agent %s measures its box", row.id)
             self._measurer.begin(row.id, row.host, row.port)
+            return
+        for candidate in candidates:
+            if candidate.ordered and snapshot.now - ordered[candidate.node] > ORDER_LASTS_S:
+                _call_off(candidate)
 
     def _take(self, outcome: Outcome, now: float) -> None:
         """Store what was measured; a failure is told where it was ordered, and not repeated for a while."""
@@ -148,6 +156,14 @@ def _end_order(node: str, candidates: Iterable[Candidate]) -> None:
         return
     error = "" if ordered else "no agent is left there to measure"
     Node.objects.filter(name=node, calibration_at__isnull=False).update(
+        calibration_at=None, calibration_error=error
+    )
+
+
+def _call_off(candidate: Candidate) -> None:
+    """Nobody waits for ever for a lull that does not come."""
+    error = f"called off after {ORDER_LASTS_S / 60:.0f} minutes: {waits_for(candidate) or 'it found no turn'}"
+    Node.objects.filter(name=candidate.node, calibration_at__isnull=False).update(
         calibration_at=None, calibration_error=error
     )
 

@@ -1,5 +1,6 @@
 """The loop keeps profiles: learned, measured where others carry the load, used by what starts."""
 
+import datetime as dt
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from django.conf import settings
 from fleet_builders import agent_report, deployment_report, gateway_report
 
 from agents.protocol import ProtocolError
+from appliance.control.calibration import ORDER_LASTS_S
 from appliance.control.measure import Measurer, parse_measured
 from appliance.deployments import deploy, undeploy
 from appliance.errors import VerbError
@@ -209,14 +211,38 @@ def test_ordered_measurement_that_fails_is_told(stage):
     assert RemoteStep.objects.get().outcome == "failed"
 
 
+def order(stage: Stage) -> tuple[Node, dt.datetime]:
+    """Have node `local` measured, ordered now by the stage's clock."""
+    calibrate_node("local", actor="test")
+    at = dt.datetime.fromtimestamp(stage.now, dt.UTC)
+    Node.objects.update(calibration_at=at)
+    return Node.objects.get(), at
+
+
 def test_alone_under_load_it_waits(stage):
     """Without another agent an ordered measurement waits for a moment without requests."""
     start_agents(stage, 1)
-    calibrate_node("local", actor="test")
+    order(stage)
     tick_with(stage, in_flight=1)
     assert stage.measurer.begun == []
     tick_with(stage)
     assert len(stage.measurer.begun) == 1
+
+
+def test_an_order_without_a_turn_is_called_off(stage):
+    """Where requests never stop and nobody else can carry them, the order ends after a while and says why."""
+    start_agents(stage, 1)
+    node, ordered_at = order(stage)
+    stage.now += ORDER_LASTS_S - 5
+    tick_with(stage, in_flight=1)
+    node.refresh_from_db()
+    assert node.calibration_at == ordered_at
+    stage.now += 5
+    tick_with(stage, in_flight=1)
+    node.refresh_from_db()
+    assert node.calibration_at is None
+    assert node.calibration_error.startswith("called off after 15 minutes: no other agent can carry")
+    assert stage.measurer.begun == []
 
 
 def test_order_needs_an_agent(stage):
