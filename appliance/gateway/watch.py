@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 WATCH_S = 0.04
 #: A look that is later than this: the gateway itself stood still, and perhaps its whole machine.
 STALLED_S = 0.1
+#: An agent is silent by itself where another was heard so long after its last word: two beats. Agents that
+#: all fall silent together, as this machine's network does, have spoken last within one.
+OUTLASTED_S = 0.2
 
 
 class Watch:
@@ -97,13 +100,25 @@ class Watch:
     def _eject_silent(self, suspects: list[Agent], now: float) -> None:
         """Of agents that are all silent none is ejected: there is nobody better, or it is this gateway."""
         silent = {agent.slots for agent in suspects}
+        newest = {
+            name: self._newest_word(name, silent) for name in {one.route.deployment for one in suspects}
+        }
         for agent in suspects:
-            deployment = self._fleet.deployments.get(agent.route.deployment)
-            if deployment is None or all(target in silent for target in deployment.pool.targets):
+            if newest[agent.route.deployment] < agent.link.heard_at + OUTLASTED_S:
                 continue
             agent.silent_since = agent.link.heard_at
             self._take(agent, policy.note_silence(agent.slots.health, now - agent.silent_since), now)
             self._leave(agent)
+
+    def _newest_word(self, name: str, silent: set[AgentSlots]) -> float:
+        """When any agent of a deployment was heard last that is not silent; 0.0 where there is none."""
+        deployment = self._fleet.deployments.get(name)
+        if deployment is None:
+            return 0.0
+        others = set(deployment.pool.targets) - silent
+        return max(
+            (one.link.heard_at for one in self._fleet.every_agent() if one.slots in others), default=0.0
+        )
 
     def _take(self, agent: Agent, health: Health, now: float) -> None:
         before = agent.slots.health

@@ -131,7 +131,7 @@ async def test_where_nobody_else_could_take_it_work_stays(gateway, make_agent):
 
 
 async def test_agents_that_are_all_silent_are_not_ejected(gateway, make_agent):
-    """Then it is no agent's fault."""
+    """Then it is no agent's fault, though they spoke last within a beat of each other."""
     agents = await serve_beating(gateway, make_agent, 3)
     tasks = await start_embeds(gateway, 9)
     for agent in agents:
