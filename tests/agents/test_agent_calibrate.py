@@ -114,16 +114,17 @@ class CountingEngine(FakeEngine):
         CountingEngine.loaded -= 1
 
 
+@pytest.mark.slow
 def test_measurement_finds_the_batch_of_an_engine_that_charges_by_the_batch():
-    """2 ms a batch whatever its size: large batches in several workers; one engine in memory at a time."""
+    """20 ms a batch whatever its size: large batches in several workers; one engine in memory at a time."""
     CountingEngine.loaded = CountingEngine.most_loaded = 0
     CountingEngine.lengths = []
     found = calibrate(
-        lambda _shape: CountingEngine(0.002), 2, batch_budget_s=0.1, budget_s=WAIT_S, cell_s=0.02
+        lambda _shape: CountingEngine(0.02), 2, batch_budget_s=1.0, budget_s=WAIT_S, cell_s=0.1
     )
     assert found.workers == 2
     assert found.batch_size >= 16
-    assert found.capacity_rps > 1000
+    assert found.capacity_rps > 200
     assert (CountingEngine.most_loaded, CountingEngine.loaded) == (1, 0)
     assert set(CountingEngine.lengths) == {8, 32, 128}
 

@@ -224,8 +224,7 @@ async def test_a_silent_agent_is_taken_for_lost(make_gateway, make_agent):
     await gateway.serve_by(mute, other)
     await gateway.ready(mute, other)
     tasks = [asyncio.create_task(gateway.embed()) for _ in range(6)]
-    await gateway.until_accepted(6)
-    assert mute.requests
+    await until(lambda: mute.requests and len(mute.requests) + len(other.requests) == 6)
     mute.heartbeat = False
     other.script = echo
     other.answer_hung()
@@ -262,6 +261,37 @@ async def test_a_parked_agent_is_resumed_once_for_a_held_request(gateway, make_a
     agent.set_state(AgentState.READY)
     assert {r.status for r in await asyncio.gather(*tasks)} == {200}
     assert agent.resumes == 1
+
+
+async def test_all_that_come_while_a_parked_agent_loads_are_answered(gateway, make_agent):
+    """Two hundred wait for it; one resume is sent, and the report tells that this gateway did it."""
+    agent = await make_agent()
+    agent.state, agent.on_resume = AgentState.PARKED, AgentState.LOADING
+    await gateway.serve_by(agent.route(wanted="parked"))
+    await until(lambda: gateway.state(agent) == "parked")
+    tasks = [asyncio.create_task(gateway.embed()) for _ in range(200)]
+    await gateway.until_accepted(200)
+    reader = await gateway.inner()
+    report = await reader.next("report")
+    assert [one["resumed"] for one in report["agents"]] == [True]
+    reader.close()
+    agent.set_state(AgentState.READY)
+    assert {answer.status for answer in await asyncio.gather(*tasks)} == {200}
+    assert agent.resumes == 1
+
+
+async def test_parked_in_the_very_moment_of_a_request_it_is_resumed_for_it(gateway, make_agent):
+    """It refuses what was on its way; the request waits at the head of the queue until it is back."""
+    agent = await make_agent(script=lambda _request: Refusal.PARKED)
+    agent.on_resume = AgentState.LOADING
+    await gateway.serve_by(agent.route(wanted="parked"))
+    await gateway.ready(agent)
+    task = asyncio.create_task(gateway.embed())
+    await until(lambda: agent.resumes == 1)
+    agent.script = echo
+    agent.set_state(AgentState.LOADING)
+    agent.set_state(AgentState.READY)
+    assert (await task).status == 200
 
 
 async def test_no_more_agents_are_resumed_than_may_be_warm(gateway, make_agent):

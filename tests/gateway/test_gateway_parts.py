@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from gateway_harness import KEY, key
@@ -177,6 +178,25 @@ def test_who_may_be_resumed(others, max_warm, resumed):
     parked = slots("p", AgentState.PARKED, wanted="parked")
     rest = [slots(f"o{n}", state, wanted=wanted) for n, (wanted, state) in enumerate(others)]
     assert (pool(parked, *rest).find_resumable(max_warm) is not None) == resumed
+
+
+def test_all_gateways_resume_the_same_one():
+    """By id, but first one that is wanted warm: several gateways with one need wake one agent."""
+    many = [slots(name, AgentState.PARKED, wanted="parked") for name in ("c", "a", "b")]
+    assert pool(*many).find_resumable(3) is many[1]
+    assert pool(*reversed(many)).find_resumable(3) is many[1]
+    wanted = slots("z", AgentState.PARKED)
+    assert pool(*many, wanted).find_resumable(4) is wanted
+
+
+def test_what_was_resumed_here_counts_until_the_control_plane_decides_anew():
+    """Adopted, and parked again later, it gets no more work by the old need."""
+    agent = slots("a", wanted="parked")
+    agent.resumed = True
+    agent.take_route(replace(agent.route, certificates=("another",)))
+    assert agent.resumed
+    agent.take_route(replace(agent.route, wanted="warm"))
+    assert not agent.resumed
 
 
 def test_log_is_throttled(caplog):

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from gateway_harness import KEY, deployment, embed_body, key
+from gateway_harness import KEY, deployment, embed_body, key, until
 from scripted_agent import HANG, ScriptedAgent, echo
 
 from agents.protocol import Answer
@@ -52,6 +52,7 @@ async def test_work_waits_in_the_gateway_not_at_the_agent(gateway, make_agent):
     for number in range(10):
         tasks.append(asyncio.create_task(gateway.embed(f"{number}")))
         await gateway.until_accepted(number + 1)
+    await until(lambda: len(agent.requests) >= 6)
     assert (len(agent.requests), len(gateway.gateway.fleet.calls_queued())) == (6, 4)
     samples = await gateway.metrics()
     assert (samples["millwright_in_flight"], samples["millwright_queue_depth"]) == (6, 4)
@@ -89,7 +90,7 @@ async def test_work_is_spread_by_size(gateway, make_agent):
     await gateway.serve_by(small.route(slots=4), big.route(slots=8), deployments=by_size)
     await gateway.ready(small, big)
     tasks = [asyncio.create_task(gateway.embed()) for _ in range(12)]
-    await gateway.until_accepted(12)
+    await until(lambda: len(small.requests) + len(big.requests) == 12)
     assert (len(small.requests), len(big.requests)) == (4, 8)
     for agent in (small, big):
         agent.answer_hung()
