@@ -54,6 +54,7 @@ class AgentConfig:
     batch_budget_ms: float = BATCH_BUDGET_MS
     fake_service_ms: float = 0.0
     fake_service_per: ServicePer = "batch"
+    fake_load_ms: float = 0.0
 
 
 def read_config(path: Path) -> AgentConfig:
@@ -180,4 +181,5 @@ _CHECKS: Final[dict[str, Check]] = {
 _FAKE_CHECKS: Final[dict[str, Check]] = {
     "fake_service_ms": _milliseconds,
     "fake_service_per": _choice(("batch", "sequence")),
+    "fake_load_ms": _milliseconds,
 }

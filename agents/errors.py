@@ -77,6 +77,12 @@ def deadline_exceeded() -> RequestError:
     return RequestError(message, status=504, kind="server_error", code="deadline_exceeded")
 
 
+def too_large(size: int, most: int) -> RequestError:
+    """The answer to a body of more than `most` bytes."""
+    message = f"the body has {size} bytes; at most {most} are accepted"
+    return RequestError(message, status=413, code="request_too_large")
+
+
 def unknown_path(path: str, known: str) -> RequestError:
     """The answer to a request for another task."""
     message = f"there is nothing at {path[:200]!r} here; this agent serves {known}"

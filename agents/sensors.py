@@ -48,6 +48,10 @@ class Sensors:
             self._own_s, self._busy_s, self._all_s, self._cpu_at = own_s, busy_s, all_s, now
         return self._cpu
 
+    def read_rss(self) -> int:
+        """Memory that this process has now, in bytes."""
+        return int(self._process.memory_info().rss)
+
     def read(self) -> Sensed:
         """Measure now; takes well under a millisecond."""
         with self._process.oneshot():

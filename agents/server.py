@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from agents.calibrate import Stopped
-from agents.errors import BadTransition, ModelError, RequestError
+from agents.errors import BadTransition, ModelError, RequestError, too_large
 from agents.load import render_metrics
 from agents.protocol import (
     HEADER_REFUSED,
@@ -24,7 +24,7 @@ from agents.protocol import (
     Refusal,
     Request,
 )
-from agents.service import JSON, MAX_BODY_BYTES, AgentService, body_too_large
+from agents.service import JSON, MAX_BODY_BYTES, AgentService
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ async def _read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
     """The whole body. Raises RequestError where it is over the limit, ClientLeft."""
     said = headers.get(b"content-length", b"0")
     if said.isdigit() and int(said) > MAX_BODY_BYTES:
-        raise body_too_large(int(said))
+        raise too_large(int(said), MAX_BODY_BYTES)
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -174,7 +174,7 @@ async def _read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
         piece = message.get("body", b"")
         size += len(piece)
         if size > MAX_BODY_BYTES:
-            raise body_too_large(size)
+            raise too_large(size, MAX_BODY_BYTES)
         pieces.append(piece)
         if not message.get("more_body"):
             return b"".join(pieces)

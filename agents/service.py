@@ -1,7 +1,6 @@
 """The agent's core on the event loop: admits, prepares, queues, answers; and parks, resumes, drains.
 
-Both sides, links and HTTP, come through `submit`. All methods belong to the event loop's
-thread.
+Both sides, links and HTTP, come through `submit`. All methods belong to the event loop's thread.
 """
 
 import asyncio
@@ -10,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from agents.batching import NEVER, Job
 from agents.calibrate import Calibration, calibrate_here
 from agents.config import AgentConfig
 from agents.engines.base import Engine
-from agents.errors import ModelError, RequestError, deadline_exceeded, server_error, unknown_path
+from agents.errors import ModelError, RequestError, deadline_exceeded, server_error, too_large, unknown_path
 from agents.lifecycle import Event, next_state
 from agents.load import Counters, Sensed, build_report
 from agents.protocol import AgentState, Answer, Beat, LoadReport, Refusal, Request
@@ -108,6 +108,9 @@ class AgentService:
             await self._idle.wait()
             if self.state is AgentState.PARKED:
                 await self._loop.run_in_executor(None, self._engine.unload)
+                warm_mb, rss_bytes = self._sensed.rss_bytes / 1e6, self._sensors.read_rss()
+                self._sensed = replace(self._sensed, rss_bytes=rss_bytes)
+                logger.info("memory: %.0f MB, warm %.0f MB", rss_bytes / 1e6, warm_mb)
                 self._report()
 
     async def resume(self) -> None:
@@ -187,7 +190,7 @@ class AgentService:
         if request.path != self._task.path:
             self._answer_error(ticket, unknown_path(request.path, self._task.path))
         elif ticket.body_bytes > MAX_BODY_BYTES:
-            self._answer_error(ticket, body_too_large(ticket.body_bytes))
+            self._answer_error(ticket, too_large(ticket.body_bytes, MAX_BODY_BYTES))
         elif ticket.body_bytes <= INLINE_BODY_BYTES:
             self._prepare(ticket, request.body)
         else:
@@ -388,12 +391,3 @@ class AgentService:
         task = self._loop.create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def body_too_large(size: int) -> RequestError:
-    """The answer to a body over the limit."""
-    return RequestError(
-        f"the body has {size} bytes; at most {MAX_BODY_BYTES} are accepted",
-        status=413,
-        code="request_too_large",
-    )

@@ -74,7 +74,7 @@ def create_engine(config: AgentConfig) -> Engine:
     if config.engine == "fake":
         from agents.engines.fake import FakeEngine  # noqa: PLC0415 - an agent imports one engine only
 
-        return FakeEngine(config.fake_service_ms / 1000, config.fake_service_per)
+        return FakeEngine(config.fake_service_ms / 1000, config.fake_service_per, config.fake_load_ms / 1000)
     from agents.engines.ctranslate2 import CTranslate2Engine  # noqa: PLC0415 - as above
 
     assert config.model_dir is not None

@@ -1,6 +1,7 @@
 """Encoders in CTranslate2: one model in memory, `workers` batches at a time on `threads` threads each."""
 
 import ctypes
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from agents.manifest import Manifest, read_manifest, verify_files
 TOKENIZER_NAME = "tokenizer.json"
 #: Texts whose tokenizer output is held at once; an encoding takes about 150 bytes per token.
 _ENCODE_TOGETHER = 32
+#: How long the library is asked again to give the weights back.
+UNLOAD_S = 2.0
+_UNLOAD_AGAIN_S = 0.001
 
 
 class TextTokenizer:
@@ -110,7 +114,7 @@ class CTranslate2Engine:
         """Free the weights; the process stays small until `load`."""
         if self._encoder is not None:
             self._loaded = False
-            self._encoder.unload_model()
+            _unload(self._encoder)
             _return_free_memory()
 
     def close(self) -> None:
@@ -133,6 +137,15 @@ class CTranslate2Engine:
                 f"model {str(self._model_dir)!r} gives {vectors.shape[-1]} dimensions; "
                 f"its manifest says {expected}"
             )
+
+
+def _unload(encoder: ctranslate2.Encoder) -> None:
+    """The library keeps them, without a word, while it still counts a batch that has just been answered."""
+    ends_at = time.monotonic() + UNLOAD_S
+    encoder.unload_model()
+    while encoder.model_is_loaded and time.monotonic() < ends_at:
+        time.sleep(_UNLOAD_AGAIN_S)
+        encoder.unload_model()
 
 
 def _return_free_memory() -> None:

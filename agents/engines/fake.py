@@ -31,17 +31,20 @@ class FakeTokenizer:
 
 
 class FakeEngine:
-    """Takes `service_s` seconds for each batch, or for each sequence of it."""
+    """Takes `service_s` seconds for each batch, or for each sequence of it, and `load_s` to load."""
 
     version = "1"
 
-    def __init__(self, service_s: float, per: ServicePer = "batch") -> None:
+    def __init__(self, service_s: float, per: ServicePer = "batch", load_s: float = 0.0) -> None:
         self._service_s = service_s
         self._per = per
+        self._load_s = load_s
         self._loaded = False
 
     def load(self) -> None:
-        """Takes no time."""
+        """Sleeps for as long as loading is to take."""
+        if self._load_s and not self._loaded:
+            time.sleep(self._load_s)
         self._loaded = True
 
     def describe(self) -> Description:

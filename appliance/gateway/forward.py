@@ -213,6 +213,9 @@ class Dispatcher:
         now, slots = monotonic(), agent.slots
         if answer.status < 400:  # what is refused for its content says nothing of the agent's speed
             call.reservation.answered(now)
+            stats = call.deployment.stats
+            stats.executed += 1
+            stats.service_s += now - call.sent_at
         slots.answered += 1
         self._stats.attempts["answered"] += 1
         if slots.on_trial:

@@ -44,6 +44,6 @@ class Holding:
     def _resume_one(self, deployment: Deployment, now: float) -> None:
         slots = deployment.pool.find_resumable(deployment.route.max_agents)
         if slots is not None:
-            slots.resumed, slots.resume_sent_at = True, now
+            slots.resumed, slots.resume_sent_at = slots.route.wanted != "warm", now
             self._fleet.by_slots(slots).link.send(build_frame(Kind.RESUME, 0))
             log.info("agent %s is resumed for held requests", slots.route.id)

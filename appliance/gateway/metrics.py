@@ -49,6 +49,8 @@ def report_deployment(deployment: Deployment, now: float) -> DeploymentReport:
         cache_shared=stats.cache["shared"],
         cache_misses=stats.cache["miss"],
         cache_bytes=deployment.cache.held_bytes,
+        executed=stats.executed,
+        service_s=stats.service_s,
     )
 
 
@@ -77,6 +79,8 @@ def report_agent(agent: Agent, now: float) -> AgentReport:
         rss_bytes=load.rss_bytes if load else None,
         node_available_bytes=load.node_available_bytes if load else None,
         speed=report_speed(load) if load else None,
+        resumed=slots.resumed,
+        idle_s=max(0.0, now - slots.measured_at) if slots.measured_at else None,
     )
 
 

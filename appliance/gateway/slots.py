@@ -77,19 +77,20 @@ class AgentSlots:
         self.crowding = 1.0
         self.busy_until = 0.0
         self.warmth: int | None = None
+        self.route = route
         self.take_route(route)
         self._show_speed()
 
     def take_route(self, route: AgentRoute) -> None:
         """What the snapshot says of it from now on."""
+        if route.wanted != self.route.wanted:
+            self.resumed = False  # the control plane has decided anew
         self.route = route
         self.service.expect(route.fixed_s, route.per_token_s)
         self.slots = route.slots
         self.limit = self._most()
         served_by = f"{route.node}/{route.id}"
         self.served_by = "".join(c if " " < c <= "~" else "_" for c in served_by).encode()
-        if route.wanted == "warm":
-            self.resumed = False  # the control plane knows of it now
         self.offer()
 
     def spoke(self, load: LoadReport, now: float) -> bool:

@@ -8,6 +8,11 @@ from appliance.policies.report import LATENCY_BUCKETS_S, Histogram, bucket_index
 #: How a request can end. Each accepted request ends in exactly one of them.
 OUTCOMES = ("answered", "failed", "shed", "cancelled")
 
+_SUMMED = (
+    "accepted", "active", "in_flight", *OUTCOMES, "prompt_tokens", "completion_tokens", "executed",
+    "service_s",
+)  # fmt: skip
+
 #: How a request that may be cached was begun: with an answer kept, with one under way, or anew.
 CACHE_RESULTS = ("hit", "miss", "shared")
 
@@ -59,10 +64,12 @@ class DeploymentStats:
         "cancelled",
         "completion_tokens",
         "duration",
+        "executed",
         "failed",
         "in_flight",
         "prompt_tokens",
         "queue_wait",
+        "service_s",
         "shed",
     )
 
@@ -70,6 +77,7 @@ class DeploymentStats:
         self.accepted = self.answered = self.failed = self.shed = self.cancelled = 0
         self.active = self.in_flight = 0
         self.prompt_tokens = self.completion_tokens = 0
+        self.executed, self.service_s = 0, 0.0
         self.cache = dict.fromkeys(CACHE_RESULTS, 0)
         self.duration = Durations()
         self.queue_wait = Durations()
@@ -104,7 +112,7 @@ class DeploymentStats:
 
     def add(self, other: "DeploymentStats") -> None:
         """Count all of another's totals in (those of a deployment that is gone, or a sum)."""
-        for name in ("accepted", "active", "in_flight", *OUTCOMES, "prompt_tokens", "completion_tokens"):
+        for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for result, count in other.cache.items():
             self.cache[result] += count

@@ -133,7 +133,8 @@ class Pool:
     def find_resumable(self, max_warm: int) -> AgentSlots | None:
         """A parked agent that may be woken without more than `max_warm` being warm, or None.
 
-        None also while one that was woken has not said yet what became of it.
+        None also while one that was woken has not said yet what became of it. All gateways, and the control
+        loop, choose the same.
         """
         if any(agent.resume_sent_at is not None for agent in self.agents):
             return None
@@ -142,7 +143,7 @@ class Pool:
             for agent in self.agents
             if agent.state is AgentState.PARKED and agent.route.wanted != "draining"
         ]
-        for agent in sorted(parked, key=lambda agent: agent.route.wanted != "warm"):
+        for agent in sorted(parked, key=lambda agent: (agent.route.wanted != "warm", agent.route.id)):
             others = sum(1 for other in self.agents if other is not agent and _counts_warm(other))
             if others < max_warm:
                 return agent

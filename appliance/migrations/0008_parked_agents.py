@@ -1,4 +1,4 @@
-from django.db import migrations
+from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
@@ -6,4 +6,10 @@ class Migration(migrations.Migration):
         ("appliance", "0007_what_decisions_keep"),
     ]
 
-    operations = []
+    operations = [
+        migrations.AddField(
+            model_name="agent",
+            name="parked_at",
+            field=models.DateTimeField(blank=True, help_text="When it was told to park.", null=True),
+        ),
+    ]

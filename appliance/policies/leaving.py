@@ -15,13 +15,13 @@ def let_go(turn: Turn) -> None:
     """Take each a step further; those that have ended are forgotten, or rest until they are called back."""
     for agent in turn.those(lambda one: one.wanted == "resting" and _is_given_up(turn, one)):
         turn.put(replace(agent, wanted="draining" if agent.away_at is None else "stopped"))
-    for agent in turn.those(lambda one: one.wanted != "warm"):
+    for agent in turn.those(lambda one: one.wanted not in ("warm", "parked")):
         if agent.wanted == "resting":
             _let_rest(turn, agent)
         elif agent.state == "stopped" or _is_out_of_reach(turn, agent):
             turn.actions.append(Forget(agent.id, agent.node))
             turn.agents.remove(agent)
-        elif agent.wanted == "draining" and _may_stop(turn, agent):
+        elif agent.wanted == "draining" and may_stop(turn, agent):
             turn.put(replace(agent, wanted="stopped", leaving_at=turn.snapshot.now))
             turn.actions.append(Stop(agent.id, agent.node))
             turn.did.append(f"stop {agent.id}: out of service and idle")
@@ -45,7 +45,7 @@ def _let_rest(turn: Turn, agent: AgentFacts) -> None:
     """Told to end once; `away_at` says since when."""
     if agent.state == "stopped":
         return
-    if agent.away_at is None and _may_stop(turn, agent):
+    if agent.away_at is None and may_stop(turn, agent):
         turn.put(replace(agent, away_at=turn.snapshot.now, leaving_at=turn.snapshot.now))
         turn.actions.append(Stop(agent.id, agent.node))
         turn.did.append(f"stop {agent.id} for a while: out of service and idle")
@@ -53,7 +53,7 @@ def _let_rest(turn: Turn, agent: AgentFacts) -> None:
         turn.actions.append(Stop(agent.id, agent.node, kill=True))
 
 
-def _may_stop(turn: Turn, agent: AgentFacts) -> bool:
+def may_stop(turn: Turn, agent: AgentFacts) -> bool:
     """The handshake. Its steps may be skipped only when no request can be under way any more."""
     if agent.draining_generation is None:
         return False

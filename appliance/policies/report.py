@@ -38,7 +38,8 @@ class DeploymentReport:
     the time between two reports is the true mean concurrency. `oldest_wait_s` is the age of
     the request that has waited longest, 0 where none waits. Of requests that may be cached,
     `cache_hits` got a kept answer, `cache_shared` that of one under way, `cache_misses` were sent;
-    `cache_bytes` are kept now.
+    `cache_bytes` are kept now. `executed` requests were answered well by agents, which took `service_s`
+    seconds from the last time each was sent.
     """
 
     name: str
@@ -58,6 +59,8 @@ class DeploymentReport:
     cache_shared: int = 0
     cache_misses: int = 0
     cache_bytes: int = 0
+    executed: int = 0
+    service_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,9 @@ class AgentReport:
 
     The fields from `executing` on are the agent's own words, None until it has spoken on the
     present connection; `load_age_s` tells how old they are. `health` is why it is ejected, or was before
-    the trial it is on; `ejected_for_s` how long it will be, None also where until it is heard again.
+    the trial it is on; `ejected_for_s` how long it will be, None also where until it is heard again. One that
+    is `resumed` was parked, and this gateway had a request for it. `idle_s` is how long ago it answered last,
+    None where it never did.
     """
 
     id: str
@@ -105,6 +110,8 @@ class AgentReport:
     rss_bytes: int | None = None
     node_available_bytes: int | None = None
     speed: SpeedReport | None = None
+    resumed: bool = False
+    idle_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,11 @@ def give_up(agent: AgentFacts, now: float, error: str) -> AgentFacts:
     )
 
 
+def has_failed(agent: AgentFacts) -> bool:
+    """Whether so many runs in a row have failed that it is not counted on, though it is started again."""
+    return agent.state != "ready" and agent.attempt >= FAILED_AFTER - 1
+
+
 def describe_exit(ended: Exit | None) -> str:
     """How it ended, in words, with its last log lines."""
     if ended is None or ended.code is None:
@@ -99,7 +104,7 @@ def _out_of_sight(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
 def _gone(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
     if agent.wanted in LEAVING and agent.id in snapshot.in_hand and agent.state != "stopped":
         return replace(agent, state="draining", pid=None)  # on its way: that is broken off first
-    if agent.wanted in LEAVING:
+    if agent.wanted in LEAVING or agent.wanted == "parked":
         return replace(agent, state="stopped", pid=None, unready_at=None)
     if agent.id in snapshot.in_hand:
         return replace(agent, pid=None)
@@ -112,18 +117,28 @@ def _gone(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
     return give_up(agent, snapshot.now, error)
 
 
+def _is_well(agent: AgentFacts) -> bool:
+    """Whether nothing is to be changed of one that is ready: so it is with most of them, each second."""
+    settled = agent.unready_at is None and agent.away_at is None and agent.ready_at is not None
+    return settled and agent.state == "ready" and not agent.attempt and not agent.error
+
+
 def _alive(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
     if agent.wanted in LEAVING:
         return replace(agent, state="draining", unready_at=None)
     link = snapshot.link(agent)
     if link is None:
         return agent
-    if link.state in ("ready", "parked"):
+    if agent.wanted == "parked":
+        return replace(agent, state="parked" if link.state == "parked" else "draining", unready_at=None)
+    if link.state == "ready":
+        if _is_well(agent):
+            return agent
         ready_at = agent.ready_at or snapshot.now
         well = snapshot.now - ready_at >= STABLE_S
         return replace(
             agent,
-            state=link.state,
+            state="ready",
             ready_at=ready_at,
             unready_at=None,
             away_at=None,

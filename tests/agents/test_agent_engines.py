@@ -62,6 +62,18 @@ def test_unloaded_engine_does_not_answer(engine):
         engine.infer([[2, 5, 3]])
 
 
+def test_unloading_right_after_a_batch_frees_the_weights(model_dir):
+    """The library keeps them while it still counts the batch, and says nothing: it is asked again."""
+    engine = CTranslate2Engine(model_dir, "embed", workers=2, threads=1)
+    engine.load()
+    for _ in range(50):
+        engine.infer([[2, 5, 3]])
+        engine.unload()
+        assert not engine._encoder.model_is_loaded
+        engine.load()
+    engine.close()
+
+
 def test_several_threads(engine):
     """Threads infer at the same time and each gets its own."""
     expected = {word: engine.infer([[2, word, 3]]).copy() for word in range(4, 12)}
@@ -97,6 +109,18 @@ def test_fake_service_time(monkeypatch, per, naps):
     engine.load()
     engine.infer([[1, 2]] * 3)
     assert slept == naps
+
+
+def test_fake_load_time(monkeypatch):
+    """The fake engine takes its time to load each time that it is not loaded."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    engine = FakeEngine(0.0, load_s=0.5)
+    engine.load()
+    engine.load()
+    engine.unload()
+    engine.load()
+    assert slept == [0.5, 0.5]
 
 
 def test_mean_is_that_of_the_library(model_dir):

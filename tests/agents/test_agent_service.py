@@ -255,6 +255,40 @@ async def test_resume_while_still_parking():
         await wait_for(lambda: len(answers) == 2)
 
 
+async def test_parking_and_resuming_again_and_again_ends_as_the_last_was_told():
+    """Orders may be repeated and cross each other: each is harmless, and the last one holds."""
+    engine = GatedEngine()
+    async with serving(engine) as service:
+        for _ in range(10):
+            orders = [service.park(), service.park(), service.resume(), service.resume(), service.park()]
+            told = await asyncio.gather(*orders, return_exceptions=True)
+            assert all(one is None or isinstance(one, BadTransition) for one in told)
+            await service.resume()
+        assert (service.state, engine._loaded) == (AgentState.READY, True)
+        answers: list[Answer] = []
+        send(service, answers)
+        engine.gate.release()
+        await wait_for(lambda: len(answers) == 1)
+
+
+async def test_a_parked_agent_drains_at_once():
+    """It holds nothing; told to stop while it is still parking, it answers first what it has."""
+    engine = GatedEngine()
+    async with serving(engine) as service:
+        answers: list[Answer] = []
+        send(service, answers)
+        parking = asyncio.ensure_future(service.park())
+        await wait_for(lambda: service.state is AgentState.PARKED)
+        draining = asyncio.ensure_future(service.drain())
+        await asyncio.sleep(0)
+        assert not draining.done()
+        engine.gate.release()
+        await asyncio.wait_for(asyncio.gather(parking, draining), WAIT_S)
+        assert (len(answers), service.state) == (1, AgentState.DRAINING)
+        with pytest.raises(BadTransition):
+            await service.resume()
+
+
 async def test_drain_waits_for_what_it_holds():
     """Draining refuses at once and ends when the last admitted request is answered."""
     engine = GatedEngine()
