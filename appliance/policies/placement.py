@@ -1,27 +1,42 @@
 """On which node a new agent goes. Standard library only.
 
 RAM is the hard limit: 1.5 times the model, and what an agent's process needs beside it, must fit into
-what is not yet promised to others. Cores are a score: nodes with free cores come first, then the node
-where the agent is expected to do most, beside what runs there already. Where no speed is known, that is
-the one with the fewest engine threads per core.
+what is not yet promised to others. So are the labels that people require or avoid. Cores are a score: nodes
+with free cores come first, then the node where the agent is expected to do most, beside what runs there
+already; where no speed is known, that is the one with the fewest engine threads per core. Before that count
+owned nodes for the agents that are always there, preferred regions, and how agents are to be spread.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
-from appliance.policies.profiles import share_of_box
+from appliance.policies.placement_rules import DEFAULT_RULES, PlacementRules
+from appliance.policies.profiles import MOST_THREADS_PER_CORE, share_of_box
 
 RAM_FACTOR = 1.5
 #: Interpreter, libraries and activations of one agent beside its weights.
 PROCESS_BYTES = 256 * 1024 * 1024
+#: What sleep is worth an hour where no cost is set: enough to prefer it, less than any box costs.
+SLEEP_SAVES: Final = 0.001
+#: Of a whole fleet that refuses, so many nodes are named each with its reason.
+_NAMED: Final = 8
+#: Why a node that sleeps, or is on its way there or back, takes none.
+_OUT: Final = {
+    "leaving": "goes to sleep",
+    "sleeping": "goes to sleep",
+    "asleep": "is asleep",
+    "waking": "is being woken",
+}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NodeSpace:
     """A node with what is promised on it. `ram_bytes` is None until its hardware was read.
 
     `capacity_rps` is what an agent of the model in question does that has the node for itself, 0: not known.
     One that is `settling` would accept, but was not looked at yet: it will be within seconds, or not at all.
+    `agents` are those that are to stay there. An hour of it costs `cost_per_hour`, 0 where nobody said.
     """
 
     name: str
@@ -32,6 +47,36 @@ class NodeSpace:
     accepts: bool = True
     settling: bool = False
     capacity_rps: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    region: str = ""
+    cost_per_hour: float = 0.0
+    preemptible: bool = False
+    can_sleep: bool = False
+    power_stage: str = ""
+    agents: int = 0
+
+    @property
+    def saving_per_hour(self) -> float:
+        """What an hour without it saves: its cost, and something where it can sleep."""
+        return self.cost_per_hour + (SLEEP_SAVES if self.can_sleep else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an agent asks of the node it goes to; `capacities` are by node, as `DeploymentFacts` has them.
+
+    `base`: it is one of those that are always there. `on_node` and `in_region` count the others of its
+    deployment. `shun` names nodes where it may not go. It `packs` where it is brought beside others, crowded
+    or not.
+    """
+
+    capacities: Mapping[str, float] = field(default_factory=dict)
+    rules: PlacementRules = DEFAULT_RULES
+    base: bool = False
+    on_node: Mapping[str, int] = field(default_factory=dict)
+    in_region: Mapping[str, int] = field(default_factory=dict)
+    shun: frozenset[str] = frozenset()
+    packs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,51 +98,99 @@ def agent_bytes(model_bytes: int) -> int:
     return int(RAM_FACTOR * model_bytes) + PROCESS_BYTES
 
 
-def place(model_bytes: int, nodes: Iterable[NodeSpace], *, patient: bool = False) -> Placement | Refusal:
+def place(
+    model_bytes: int, nodes: Iterable[NodeSpace], *, patient: bool = False, wish: Wish | None = None
+) -> Placement | Refusal:
     """The best node with room; ties go to the one with most RAM left, then by name.
 
     Where that is one that is settling, who is `patient` is refused for now: else all agents of a fleet that
     is just being looked at would crowd on the node that answered first.
     """
+    wish = wish or Wish()
     need = agent_bytes(model_bytes)
     reasons: list[str] = []
     fitting: list[NodeSpace] = []
     for node in nodes:
-        if node.settling and not patient:
-            reasons.append(f"{node.name} was not looked at yet")
-        elif not node.accepts and not node.settling:
-            reasons.append(f"{node.name} takes no new agents")
-        elif node.ram_bytes is None:
-            reasons.append(f"{node.name}: its hardware is not known yet")
-        elif node.ram_bytes - node.promised_bytes < need:
-            left = max(0, node.ram_bytes - node.promised_bytes)
-            reasons.append(f"{node.name} has {_mb(left)} of RAM left of {_mb(node.ram_bytes)}")
+        reason = _why_not(node, need, wish, patient=patient)
+        if reason:
+            reasons.append(reason)
         else:
             fitting.append(node)
     if fitting:
-        per_core = _mean_per_core(fitting)
-        best = min(fitting, key=lambda node: _rank(node, per_core))
+        per_core = mean_per_core(fitting, wish.capacities)
+        best = min(fitting, key=lambda node: _rank(node, per_core, wish))
         if best.settling:
             return Refusal(f"waiting for the first look at {best.name}, where an agent would do best")
         return Placement(best.name)
-    why = "; ".join(reasons) or "there is no node"
-    return Refusal(f"an agent needs {_mb(need)} of RAM (1.5 x the model, and its process): {why}")
+    why = "; ".join(reasons[:_NAMED]) or "there is no node"
+    more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+    return Refusal(f"an agent needs {_mb(need)} of RAM (1.5 x the model, and its process): {why}{more}")
 
 
-def _rank(node: NodeSpace, per_core: float) -> tuple[bool, float, float, int, str]:
+def mean_per_core(nodes: Iterable[NodeSpace], capacities: Mapping[str, float]) -> float:
+    """What a core does where it is known, for nodes of which it is not; 0 where it is known nowhere."""
+    known = [
+        rps / max(1, node.cores)
+        for node in nodes
+        if (rps := capacities.get(node.name, 0.0) or node.capacity_rps)
+    ]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _why_not(node: NodeSpace, need: int, wish: Wish, *, patient: bool) -> str:
+    """Why it cannot be taken, '' where it can."""
+    if node.settling and not patient:
+        return f"{node.name} was not looked at yet"
+    if not node.accepts and not node.settling:
+        return f"{node.name} {_OUT.get(node.power_stage, 'takes no new agents')}"
+    if node.name in wish.shun:
+        return f"{node.name} is where it leaves"
+    if wish.rules.limits and (forbidden := wish.rules.why_not(node.labels)):
+        return f"{node.name} {forbidden}"
+    return _lack_of_ram(node, need)
+
+
+def _lack_of_ram(node: NodeSpace, need: int) -> str:
+    if node.ram_bytes is None:
+        return f"{node.name}: its hardware is not known yet"
+    if node.ram_bytes - node.promised_bytes < need:
+        left = max(0, node.ram_bytes - node.promised_bytes)
+        return f"{node.name} has {_mb(left)} of RAM left of {_mb(node.ram_bytes)}"
+    return ""
+
+
+_Rank = tuple[bool, bool, int, int, int, bool, float, float, float, int, str]
+
+
+def _rank(node: NodeSpace, per_core: float, wish: Wish) -> _Rank:
     """Lower is better. With `per_core` 0 no speed is known anywhere."""
-    cores = max(1, node.cores)
+    cores, rules = max(1, node.cores), wish.rules
     crowding = node.engine_threads / cores
-    alone_rps = node.capacity_rps or per_core * cores
+    alone_rps = wish.capacities.get(node.name, 0.0) or node.capacity_rps or per_core * cores
     expected_rps = alone_rps * share_of_box(cores, node.engine_threads + cores)
     left = (node.ram_bytes or 0) - node.promised_bytes
-    return crowding >= 1.0, -expected_rps, crowding, -left, node.name
+    return (
+        (node.engine_threads + cores) / cores > MOST_THREADS_PER_CORE,
+        wish.base and node.preemptible and rules.base == "owned",
+        rules.region_rank(node.region),
+        wish.in_region.get(node.region, 0) if rules.spread == "region" else 0,
+        wish.on_node.get(node.name, 0) if rules.spread != "none" else 0,
+        crowding >= 1.0 and not wish.packs,
+        _price(node, rules),
+        -expected_rps,
+        crowding,
+        -left,
+        node.name,
+    )
 
 
-def _mean_per_core(nodes: Iterable[NodeSpace]) -> float:
-    """What a core does where it is known, for nodes of which it is not."""
-    known = [node.capacity_rps / max(1, node.cores) for node in nodes if node.capacity_rps]
-    return sum(known) / len(known) if known else 0.0
+def _price(node: NodeSpace, rules: PlacementRules) -> float:
+    """What one more agent there costs an hour: nothing where others keep the node on anyway."""
+    if rules.prefer == "cost":
+        return 0.0 if node.agents else node.saving_per_hour
+    if rules.prefer == "fewest":
+        return 0.0 if node.agents else 1.0
+    return 0.0
 
 
 def _mb(size_bytes: int) -> str:

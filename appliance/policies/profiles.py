@@ -166,12 +166,13 @@ def speed_json(profile: Profile) -> dict[str, Any]:
     }
 
 
-def learn(known: Profile | None, said: Learned, now: float) -> Profile | None:
+def learn(known: Profile | None, said: Learned, now: float, share: float = 1.0) -> Profile | None:
     """The profile to store after what an agent said of itself; None where nothing is to be changed.
 
     What was measured is never replaced; what was learned, when it has changed clearly, by another shape only
-    where that does clearly more.
+    where that does clearly more. `share` is what the agent had of its box if all others there were busy.
     """
+    said = _alone(known, said, share)
     if said.batches < EVIDENCE or said.capacity_rps <= 0 or said.fixed_s + said.per_token_s <= 0:
         return None
     if known is not None:
@@ -185,6 +186,23 @@ def learn(known: Profile | None, said: Learned, now: float) -> Profile | None:
     return Profile(
         said.workers, said.threads, said.batch_size, said.capacity_rps, said.tokens_per_s,
         said.fixed_s, said.per_token_s, "learned", now,
+    )  # fmt: skip
+
+
+def _alone(known: Profile | None, said: Learned, share: float) -> Learned:
+    """What it would do that has the box for itself: beside others it learned what it does with its share.
+
+    How busy they were is not known: 50 requests/s with half of the box are between 50 and 100 alone. What is
+    known is believed between these; where nothing is, the most is, of which its share is what it said.
+    """
+    most = said.capacity_rps / share
+    rps = most if known is None else min(max(known.capacity_rps, said.capacity_rps), most)
+    if said.capacity_rps <= 0 or rps <= said.capacity_rps:
+        return said
+    faster = rps / said.capacity_rps
+    return replace(
+        said, capacity_rps=rps, tokens_per_s=said.tokens_per_s * faster, fixed_s=said.fixed_s / faster,
+        per_token_s=said.per_token_s / faster,
     )  # fmt: skip
 
 

@@ -6,15 +6,21 @@ taken it out of service, and it says itself that it holds nothing.
 
 from dataclasses import replace
 
-from appliance.policies.actions import Action, Create, DeploymentPlan, EndOrphan, Forget, Plan, Remove
+from appliance.policies.actions import Action, Asked, Create, DeploymentPlan, EndOrphan, Forget, Plan, Remove
+from appliance.policies.consolidation import propose_emptying
+from appliance.policies.counting import EXACT_KINDS, asked_of, desired_rps, in_agents, in_average_agents
+from appliance.policies.dry_run import hold_still
 from appliance.policies.fleet import AgentFacts, FleetSnapshot
+from appliance.policies.growing import create_missing
 from appliance.policies.leaving import let_go
+from appliance.policies.levels import adopt, look_after_parked, make_room, resume_parked
 from appliance.policies.load_facts import load_of
 from appliance.policies.mending import call_back, mend
-from appliance.policies.placement import Refusal
+from appliance.policies.moving import begin, is_quiet, kept_moves, look_after_moves, may_move, moves_left
 from appliance.policies.scaling import Decision, decide
 from appliance.policies.spaces import Spaces
-from appliance.policies.standing import assess
+from appliance.policies.spreading import propose_spread
+from appliance.policies.standing import assess, has_failed
 from appliance.policies.turn import Turn
 from appliance.policies.victims import drain_surplus
 
@@ -24,16 +30,16 @@ REMOVAL_GRACE_S = 60.0
 
 def plan(snapshot: FleetSnapshot) -> Plan:
     """Compute the tick's actions. Where everything is as wanted there are none."""
-    agents = [assess(agent, snapshot) for agent in snapshot.agents]
+    own: dict[str, list[AgentFacts]] = {}
+    for agent in snapshot.agents:
+        own.setdefault(agent.deployment, []).append(assess(agent, snapshot))
     spaces = Spaces(snapshot)
-    after: list[AgentFacts] = []
-    plans: list[DeploymentPlan] = []
-    actions: list[Action] = []
-    for deployment in snapshot.deployments:
-        turn = Turn(snapshot, deployment, [one for one in agents if one.deployment == deployment.name])
-        plans.append(_run(turn, spaces))
-        after.extend(turn.agents)
-        actions.extend(turn.actions)
+    turns = [Turn(snapshot, one, own.get(one.name, []), spaces) for one in snapshot.deployments]
+    plans = [_run(turn) for turn in turns]
+    plans = _rearrange(snapshot, turns, plans, spaces)
+    after = [agent for turn in turns for agent in turn.agents]
+    actions: list[Action] = [action for turn in turns for action in turn.actions]
+    after, plans = make_room(snapshot, spaces, after, plans)
     known = {agent.id for agent in snapshot.agents}
     for node, running in sorted(snapshot.running.items()):
         actions.extend(EndOrphan(agent, node) for agent in sorted(running or ()) if agent not in known)
@@ -43,41 +49,69 @@ def plan(snapshot: FleetSnapshot) -> Plan:
     return Plan(tuple(after), tuple(plans), tuple(actions), changed)
 
 
-def _run(turn: Turn, spaces: Spaces) -> DeploymentPlan:
+def _run(turn: Turn) -> DeploymentPlan:
     deployment, now = turn.deployment, turn.snapshot.now
     removing_at = (deployment.removing_at or now) if deployment.removing else None
     proven = deployment.proven or any(
         agent.revision == deployment.revision and agent.state == "ready" for agent in turn.agents
     )
-    decision = _decide(turn, removing_at, proven=proven)
+    look_after_moves(turn)
+    decided = _decide(turn, removing_at, proven=proven)
+    counted = in_agents(decided, turn)
+    decision = adopt(turn, counted)
     call_back(turn)
-    short = 0 if deployment.removing else _create_missing(turn, decision.replicas, spaces)
+    resume_parked(turn, decision.replicas)
+    asked = None if decision is not counted or decision.kind in EXACT_KINDS else asked_of(decided)
+    short = 0 if deployment.removing else create_missing(turn, decision.replicas)
     if not _waits_for_queue(turn, removing_at):
-        drain_surplus(turn, decision.replicas, short)
+        drain_surplus(turn, decision.replicas, short, asked)
     mend(turn)
+    look_after_parked(turn, decision.replicas)
     let_go(turn)
     if deployment.removing and not turn.agents:
         turn.actions.append(Remove(deployment.name))
         turn.did.append("remove the deployment")
-    failed = [agent for agent in turn.agents if agent.state == "failed"]
+    failed = [one for one in turn.agents if one.state == "failed" or (one.error and has_failed(one))]
     if failed and not turn.problem:
         turn.problem = f"agent {failed[0].id} failed: {failed[0].error}"
     return DeploymentPlan(
         deployment.name, deployment.desired, decision.replicas, decision.want, decision.reason,
         decision.kind, turn.problem, decision.clamps, dict(decision.inputs), decision.state,
-        removing_at, proven, tuple(turn.did),
+        removing_at, proven, tuple(turn.did), turn.asked, turn.would,
+        desired_rps(turn, decided.replicas + decision.replicas - counted.replicas), kept_moves(turn),
     )  # fmt: skip
+
+
+def _rearrange(
+    snapshot: FleetSnapshot, turns: list[Turn], plans: list[DeploymentPlan], spaces: Spaces
+) -> list[DeploymentPlan]:
+    """Begin at most one move, of an agent of a deployment that is quiet."""
+    if not may_move(snapshot):
+        return plans
+    pairs = zip(turns, plans, strict=True)
+    quiet = frozenset(turn.deployment.name for turn, each in pairs if is_quiet(turn, each))
+    move = propose_emptying(turns, quiet, spaces, moves_left(snapshot))
+    for turn in turns:
+        move = move or (propose_spread(turn) if turn.deployment.name in quiet else None)
+    if move is None:
+        return plans
+    return begin({turn.deployment.name: turn for turn in turns}, plans, move)
 
 
 def _decide(turn: Turn, removing_at: float | None, *, proven: bool) -> Decision:
     deployment, now = turn.deployment, turn.snapshot.now
     state = deployment.scaling_state
-    decision = decide(deployment.policy, load_of(turn), state, now)
+    load = in_average_agents(load_of(turn), turn)
+    decision = decide(deployment.policy, load, state, now)
+    turn.asked = Asked(deployment.policy, load, state, decision)
     if removing_at is not None:
         return replace(decision, replicas=0, reason="the deployment is being removed", kind="removing")
     if deployment.paused:
         words = f"paused: stay at {deployment.desired}"
         return replace(decision, replicas=deployment.desired, reason=words, kind="paused")
+    if deployment.dry_run:
+        turn.would = decision.replicas
+        decision = hold_still(decision, deployment.desired)
     if not proven and decision.replicas == 0:
         return replace(decision, replicas=1, reason="one agent proves the new revision", kind="proof")
     return decision
@@ -88,31 +122,3 @@ def _waits_for_queue(turn: Turn, removing_at: float | None) -> bool:
     if removing_at is None or turn.snapshot.now - removing_at >= REMOVAL_GRACE_S:
         return False
     return any(seen.queued for _, seen in turn.snapshot.deployment_reports(turn.deployment.name))
-
-
-def _create_missing(turn: Turn, target: int, spaces: Spaces) -> int:
-    """Create what is missing; for how many there was no room."""
-    revision = turn.deployment.revision
-    if revision is None:
-        turn.problem = "it has no revision: deploy it again"
-        return target
-    new = turn.settled()
-    missing = target - len(new)
-    if any(turn.is_old(agent) for agent in turn.warm()):
-        # One more than is proven: the first new agent is ready before a second comes, or an old one goes.
-        proven = 1 + sum(agent.state == "ready" for agent in new) - len(new)
-        # What lacks altogether comes at once, unless a revision has to prove itself first.
-        rolls = any(agent.revision != revision for agent in turn.warm())
-        missing = min(missing, proven if rolls else max(proven, target - len(turn.warm())))
-    for number in range(max(0, missing)):
-        node = spaces.place(
-            turn.deployment.model_bytes, turn.deployment.capacities, patient=bool(new) or number > 0
-        )
-        if isinstance(node, Refusal):
-            rolls = any(agent.revision != revision for agent in turn.warm())
-            if rolls or len(turn.warm()) < target:  # else it only could be better
-                turn.problem = node.reason
-            return missing - number
-        turn.actions.append(Create(turn.deployment.name, revision, node))
-        turn.did.append(f"create an agent on {node}")
-    return 0

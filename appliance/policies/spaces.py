@@ -1,46 +1,121 @@
 """Room on nodes while a plan is made. Standard library only."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
-from appliance.policies.fleet import FleetSnapshot
-from appliance.policies.placement import NodeSpace, Refusal, agent_bytes, place
+from appliance.policies.fleet import AgentFacts, DeploymentFacts, FleetSnapshot, NodeFacts
+from appliance.policies.placement import NodeSpace, Placement, Refusal, Wish, agent_bytes, place
 
 
 class Spaces:
-    """What is promised on the nodes, counting what this tick adds."""
+    """What is promised on the nodes, counting what this tick adds; `refused` are models that found no room.
+
+    Parked agents keep what they were promised: only so can they come back. `threads` are, by node and
+    deployment, the engine threads of agents that serve there and are to stay.
+    """
 
     def __init__(self, snapshot: FleetSnapshot) -> None:
-        self._nodes = {
-            node.name: NodeSpace(
-                node.name,
-                node.ram_bytes,
-                node.cores,
-                accepts=node.accepts and not node.lost,
-                settling=node.settling,
-            )
-            for node in snapshot.nodes
-        }
+        self.refused: list[tuple[int, Wish]] = []
+        self.threads: dict[str, Counter[str]] = {}
+        self._nodes = {node.name: _space_of(node) for node in snapshot.nodes}
+        wanted = {one.name: one.revision for one in snapshot.deployments}
         for agent in snapshot.agents:
-            self._promise(agent.node, agent.model_bytes, agent.threads)
+            threads = 0 if agent.wanted == "parked" else agent.threads
+            lasts = _lasts(agent) and wanted.get(agent.deployment) == agent.revision
+            self.promise(agent.node, agent.model_bytes, threads)
+            if agent.node in self._nodes and not lasts:
+                self._nodes[agent.node].agents -= 1
+            if lasts:
+                self.threads.setdefault(agent.node, Counter())[agent.deployment] += agent.threads
 
-    def place(self, model_bytes: int, capacities: Mapping[str, float], *, patient: bool) -> str | Refusal:
+    def place(self, deployment: DeploymentFacts, wish: Wish, *, patient: bool) -> str | Refusal:
         """Take room for one agent: the node's name, or why there is none.
 
         One who is `patient` rather waits for the first look at a node than takes a worse one.
         """
-        spaces = [replace(node, capacity_rps=capacities.get(name, 0.0)) for name, node in self._nodes.items()]
-        found = place(model_bytes, spaces, patient=patient)
+        found = self.look(deployment.model_bytes, wish, patient=patient)
         if isinstance(found, Refusal):
+            self.refused.append((deployment.model_bytes, wish))
             return found
-        self._promise(found.node, model_bytes, self._nodes[found.node].cores)
-        return found.node
+        threads = self.cores(found)
+        self.promise(found, deployment.model_bytes, threads)
+        self.threads.setdefault(found, Counter())[deployment.name] += threads
+        return found
 
-    def _promise(self, name: str, model_bytes: int, threads: int) -> None:
-        if name in self._nodes:
-            node = self._nodes[name]
-            self._nodes[name] = replace(
-                node,
-                promised_bytes=node.promised_bytes + agent_bytes(model_bytes),
-                engine_threads=node.engine_threads + threads,
-            )
+    def look(self, model_bytes: int, wish: Wish, *, patient: bool) -> str | Refusal:
+        """Where an agent would go, without taking the room."""
+        found = place(model_bytes, self._nodes.values(), patient=patient, wish=wish)
+        return found.node if isinstance(found, Placement) else found
+
+    def node(self, name: str) -> NodeSpace | None:
+        """The node with what is promised there, None where there is none of that name."""
+        return self._nodes.get(name)
+
+    def cores(self, name: str) -> int:
+        """Of a node, at least one: so many engine threads a new agent is thought to have."""
+        node = self._nodes.get(name)
+        return max(1, node.cores) if node is not None else 1
+
+    def nodes(self) -> Iterable[NodeSpace]:
+        """All of them."""
+        return self._nodes.values()
+
+    def lasting_threads(self, node: str) -> int:
+        """Engine threads there of all agents that are to stay."""
+        there = self.threads.get(node)
+        return there.total() if there else 0
+
+    def move(self, agent: AgentFacts, to_node: str) -> None:
+        """Give an agent that is to stay its room elsewhere."""
+        self.promise(agent.node, agent.model_bytes, agent.threads, agents=-1)
+        self.promise(to_node, agent.model_bytes, agent.threads)
+        self.threads.setdefault(agent.node, Counter())[agent.deployment] -= agent.threads
+        self.threads.setdefault(to_node, Counter())[agent.deployment] += agent.threads
+
+    def others_threads(self, node: str, deployment: str) -> int:
+        """Engine threads there of agents of other deployments that are to stay."""
+        there = self.threads.get(node)
+        return there.total() - there[deployment] if there else 0
+
+    def copy(self) -> "Spaces":
+        """The same room, to try in."""
+        new = object.__new__(Spaces)
+        new.refused = []
+        new.threads = {name: there.copy() for name, there in self.threads.items()}
+        new._nodes = {name: replace(node) for name, node in self._nodes.items()}
+        return new
+
+    def fits(self, node: NodeSpace, model_bytes: int, wish: Wish, freed_bytes: int) -> bool:
+        """Whether an agent could go there, were so much given back."""
+        freed = replace(node, promised_bytes=node.promised_bytes - freed_bytes)
+        return isinstance(place(model_bytes, [freed], wish=wish), Placement)
+
+    def promise(self, name: str, model_bytes: int, threads: int, *, agents: int = 1) -> None:
+        """Give room for so many alike; with `agents` negative take it back."""
+        node = self._nodes.get(name)
+        if node is not None:
+            node.promised_bytes += agents * agent_bytes(model_bytes)
+            node.engine_threads += agents * threads
+            node.agents += agents
+
+
+def _lasts(agent: AgentFacts) -> bool:
+    """Whether it serves and nobody is to take its place."""
+    return agent.wanted == "warm" and not agent.outdated and agent.moving_at is None
+
+
+def _space_of(node: NodeFacts) -> NodeSpace:
+    return NodeSpace(
+        node.name,
+        node.ram_bytes,
+        node.cores,
+        accepts=node.accepts and not node.lost,
+        settling=node.settling,
+        labels=node.labels,
+        region=node.region,
+        cost_per_hour=node.cost_per_hour or 0.0,
+        preemptible=node.preemptible,
+        can_sleep=node.can_sleep,
+        power_stage=node.power_stage,
+    )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from appliance.policies.placement import NodeSpace, Placement, Refusal, agent_bytes, place
+from appliance.policies.placement import NodeSpace, Placement, Refusal, Wish, agent_bytes, place
+from appliance.policies.placement_rules import PlacementRules
 
 GB = 10**9
 
@@ -81,3 +82,63 @@ def test_refusals_say_why():
 def test_speed_is_a_score(nodes, taken):
     """Among nodes with free cores, and then among the others, the one where it will do most is taken."""
     assert place(24_000_000, nodes) == Placement(taken)
+
+
+def space(name, **given):
+    return NodeSpace(name, 4 * GB, 2, **given)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wish", "taken"),
+    [
+        pytest.param([space("a"), space("b", labels={"disk": "ssd"})],
+                     Wish(rules=PlacementRules(require=(("disk", "ssd"),))), "b", id="a required label"),
+        pytest.param([space("a", labels={"spot": "yes"}), space("b", engine_threads=8)],
+                     Wish(rules=PlacementRules(avoid=(("spot", ""),))), "b", id="an avoided label"),
+        pytest.param([space("a", labels={"disk": "ssd"}), space("b", engine_threads=8)],
+                     Wish(rules=PlacementRules(avoid=(("disk", "hdd"),))), "a", id="another value"),
+        pytest.param([space("a", region="east"), space("b", region="west", engine_threads=2)],
+                     Wish(rules=PlacementRules(regions=("west",))), "b", id="a preferred region"),
+        pytest.param([space("a", region="north"), space("b", region="east"), space("c", region="west")],
+                     Wish(rules=PlacementRules(regions=("west", "east"))), "c", id="the first region most"),
+        pytest.param([space("a", region="east"), space("b", region="west", engine_threads=2)],
+                     Wish(rules=PlacementRules(spread="region"), in_region={"east": 1}), "b",
+                     id="the region with fewest"),
+        pytest.param([space("a"), space("b", engine_threads=2)],
+                     Wish(rules=PlacementRules(spread="node"), on_node={"a": 1}), "b", id="its fewest"),
+        pytest.param([space("a", preemptible=True, capacity_rps=900.0), space("b", capacity_rps=1.0)],
+                     Wish(base=True), "b", id="an owned node for the first"),
+        pytest.param([space("a", preemptible=True, capacity_rps=900.0), space("b", capacity_rps=1.0)],
+                     Wish(), "a", id="any for those beyond"),
+        pytest.param([space("a", preemptible=True), space("b", accepts=False)],
+                     Wish(base=True), "a", id="a preemptible one rather than none"),
+        pytest.param([space("a", cost_per_hour=0.9, capacity_rps=900.0), space("b", cost_per_hour=0.1)],
+                     Wish(rules=PlacementRules(prefer="cost")), "b", id="the cheapest"),
+        pytest.param([space("a", cost_per_hour=0.9, agents=1), space("b", cost_per_hour=0.1)],
+                     Wish(rules=PlacementRules(prefer="cost")), "a", id="what is on anyway"),
+        pytest.param([space("a"), space("b", agents=1, engine_threads=1)],
+                     Wish(rules=PlacementRules(prefer="fewest")), "b", id="a node in use"),
+        pytest.param([space("a"), space("b", agents=1, engine_threads=2)],
+                     Wish(rules=PlacementRules(prefer="fewest")), "a", id="free cores before few nodes"),
+        pytest.param([space("a", engine_threads=7), space("b", engine_threads=6, capacity_rps=0.1)],
+                     Wish(rules=PlacementRules(regions=("x",)), capacities={"a": 900.0}), "b",
+                     id="four engine threads a core"),
+        pytest.param([space("a"), space("b", engine_threads=2)], Wish(shun=frozenset("a")), "b",
+                     id="not where it leaves"),
+    ],
+)  # fmt: skip
+def test_what_people_ask_of_a_node(nodes, wish, taken):
+    """Labels are limits; the rest decides among nodes with room."""
+    assert place(24_000_000, nodes, wish=wish) == Placement(taken)
+
+
+def test_forbidden_nodes_are_named_with_the_label():
+    """And a large fleet is not listed to its end."""
+    wish = Wish(rules=PlacementRules(require=(("disk", "ssd"),), avoid=(("spot", ""),)))
+    nodes = [space("a"), space("b", labels={"disk": "ssd", "spot": "yes"})]
+    refusal = place(GB, nodes, wish=wish)
+    assert isinstance(refusal, Refusal)
+    assert "a lacks the label disk=ssd; b has the label spot=yes, which is avoided" in refusal.reason
+    many = place(GB, [space(f"n{number}") for number in range(200)], wish=wish)
+    assert isinstance(many, Refusal)
+    assert many.reason.endswith("and 192 more")
