@@ -8,6 +8,7 @@ from typing import Final
 
 from appliance.errors import VerbError
 from appliance.models.names import NAME_PATTERN
+from provisioning.power import PROGRAM_NAME
 
 MAX_LABELS: Final = 32
 MAX_COST: Final = Decimal(100_000)
@@ -149,12 +150,20 @@ def check_flag(value: object) -> bool:
 
 
 def check_power(value: object) -> str:
-    """How the node is woken: `wol:` and a MAC address, or '' for not at all. Raises VerbError."""
+    """How the node is woken: `wol:` and a MAC address, `exec:` and a program's name, or '' for not at all.
+
+    Raises VerbError.
+    """
     text = str(value).strip().lower()
-    kind, _, mac = text.partition(":")
-    if text and not (kind == "wol" and _MAC.fullmatch(mac)):
-        raise VerbError(f"power {str(value)[:80]!r} is not accepted: wol:MAC is, as wol:52:54:00:12:34:56")
-    return f"wol:{mac.replace('-', ':')}" if text else ""
+    kind, _, rest = text.partition(":")
+    if kind == "wol" and _MAC.fullmatch(rest):
+        return f"wol:{rest.replace('-', ':')}"
+    if text and not (kind == "exec" and PROGRAM_NAME.fullmatch(rest)):
+        raise VerbError(
+            f"power {str(value)[:80]!r} is not accepted: wol:MAC is, as wol:52:54:00:12:34:56, or exec:NAME "
+            "of a program in the state directory's power/"
+        )
+    return text
 
 
 def _decimal(text: str) -> Decimal | None:

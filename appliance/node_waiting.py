@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from appliance.models import Agent, Enrolment, Node, Transfer
 from appliance.nodes import REBOOT_FAILED, UPGRADE_FAILED, refuse_problems
 from appliance.policies.node_care import CALLED_OFF
+from appliance.policies.power_facts import DID_NOT_SLEEP, DID_NOT_WAKE
 
 _POLL_S = 0.2
 #: Called with a node's name, what is being done, percent (None where that says nothing), and a note.
@@ -70,6 +71,38 @@ def wait_until_rebooted(name: str, *, timeout_s: float, tell: Tell) -> None:
     failed = refuse_problems([_node(name)], REBOOT_FAILED)
     if failed:
         raise NotDoneError(failed[0], code=REBOOT_FAILED)
+
+
+def wait_until_asleep(name: str, *, timeout_s: float, tell: Tell) -> None:
+    """Wait until a node sleeps that was ordered to. Raises NotDoneError, also where it does not sleep."""
+
+    def look() -> str:
+        node = _node(name)
+        _refuse_retired(node)
+        if node.power_stage == Node.PowerStage.ASLEEP:
+            return ""
+        _refuse_problem(node, DID_NOT_SLEEP)
+        if node.power_wanted != Node.PowerOrder.ASLEEP:
+            raise NotDoneError(f"node {name!r} was told otherwise meanwhile", code="changed")
+        return _agents_left(node) or "going to sleep"
+
+    _wait(name, look, timeout_s, tell)
+
+
+def wait_until_awake(name: str, *, timeout_s: float, tell: Tell) -> None:
+    """Wait until a node is back that was ordered to wake. Raises NotDoneError, also where it does not."""
+
+    def look() -> str:
+        node = _node(name)
+        _refuse_retired(node)
+        _refuse_problem(node, DID_NOT_WAKE)
+        if node.power_wanted == Node.PowerOrder.ASLEEP:
+            raise NotDoneError(f"node {name!r} was told otherwise meanwhile", code="changed")
+        if not node.power_stage and node.power_wanted != Node.PowerOrder.AWAKE:
+            return ""
+        return f"waking, try {node.power_tries}" if node.power_tries else "waking"
+
+    _wait(name, look, timeout_s, tell)
 
 
 def wait_until_upgraded(names: Sequence[str], *, timeout_s: float, tell: Tell) -> None:
@@ -141,6 +174,14 @@ def _node(name: str) -> Node:
 def _refuse_retired(node: Node) -> None:
     if node.wanted == Node.Wanted.RETIRED:
         raise NotDoneError(f"node {node.name!r} was retired meanwhile", code="changed")
+
+
+def _refuse_problem(node: Node, code: str) -> None:
+    for problem in node.problems:
+        if problem.get("code") == code:
+            raise NotDoneError(
+                f"{node.name}: {problem.get('message', '')}", code=code, hint=str(problem.get("remedy", ""))
+            )
 
 
 def _measuring_line(node: Node) -> str:

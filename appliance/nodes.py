@@ -60,7 +60,7 @@ def reboot_node(name: str, *, actor: str) -> Node:
     Raises VerbError where there is no such node, it is not enrolled, or another operation is under way.
     """
     with transaction.atomic():
-        node = _operable(name, Node.Operation.REBOOT)
+        node = operable_node(name, Node.Operation.REBOOT, "rebooted")
         if node.operation != Node.Operation.REBOOT:
             node.problems = [one for one in node.problems if one.get("code") != REBOOT_FAILED]
             _order(node, Node.Operation.REBOOT)
@@ -96,7 +96,8 @@ def upgrade_nodes(names: Sequence[str] | None, *, actor: str) -> list[Node]:
             free = there.exclude(name=LOCAL_NODE).exclude(wanted=Node.Wanted.RETIRED)
             nodes = list(free.filter(operation__in=(Node.Operation.NONE, Node.Operation.UPGRADE)))
         else:
-            nodes = [_operable(name, Node.Operation.UPGRADE) for name in dict.fromkeys(names)]
+            one_by_one = dict.fromkeys(names)
+            nodes = [operable_node(name, Node.Operation.UPGRADE, "upgraded") for name in one_by_one]
         for node in nodes:
             if node.operation != Node.Operation.UPGRADE:
                 node.problems = [one for one in node.problems if one.get("code") != UPGRADE_FAILED]
@@ -202,12 +203,16 @@ def _present(name: str) -> Node:
     return node
 
 
-def _operable(name: str, operation: Node.Operation) -> Node:
+def operable_node(name: str, operation: Node.Operation | None, what: str) -> Node:
+    """An enrolled node with nothing but this operation under way (None: whatever is); `what` is done to it.
+
+    Raises VerbError.
+    """
     node = _present(name)
-    _refuse_local(node, "rebooted" if operation == Node.Operation.REBOOT else "upgraded")
+    _refuse_local(node, what)
     if node.enrolled_at is None:
         raise VerbError(f"node {name!r} is not enrolled yet: wait for it, or enroll it again")
-    if node.operation not in (Node.Operation.NONE, operation):
+    if operation is not None and node.operation not in (Node.Operation.NONE, operation):
         raise VerbError(f"node {name!r} is not done with its {node.operation} yet: wait until it is")
     return node
 

@@ -1,10 +1,12 @@
 """What can be ordered of a node from its page: which, when, by whom, and the words around it."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from appliance import nodes
+from appliance import nodes, power
+from appliance.fleet import node_state
 from appliance.models import Node
 
 CHANGE: Final = "appliance.change_node"
@@ -37,6 +39,19 @@ def _can_be_worked_on(node: Node) -> bool:
     return _serves(node) and not node.is_local and not node.operation
 
 
+def _can_sleep(node: Node) -> bool:
+    """One that can be woken again, and does not sleep already."""
+    return bool(node.power) and not node.power_stage and node.power_wanted != Node.PowerOrder.ASLEEP
+
+
+def _can_be_woken(node: Node) -> bool:
+    """One that sleeps or goes to sleep, or that is not there and has a way to be switched on."""
+    if node.power_wanted == Node.PowerOrder.AWAKE:
+        return False
+    is_gone = node_state(node, time.time()) == "unreachable" and bool(node.power)
+    return is_gone or bool(node.power_stage) or node.power_wanted == Node.PowerOrder.ASLEEP
+
+
 ACTIONS: Final = (
     NodeAction(
         "uncordon", "Uncordon", "Uncordon this node?",
@@ -66,6 +81,21 @@ ACTIONS: Final = (
         "is drained, then rebooted",
         lambda name, actor: nodes.reboot_node(name, actor=actor),
         _can_be_worked_on,
+    ),
+    NodeAction(
+        "suspend", "Suspend", "Put this node to sleep?",
+        "Its agents finish what they hold and leave; others take their place elsewhere where there is room. "
+        "Then the machine sleeps, until it is woken or agents find no room without it.",
+        "goes to sleep",
+        lambda name, actor: power.suspend_node(name, actor=actor),
+        lambda node: _can_be_worked_on(node) and _can_sleep(node),
+    ),
+    NodeAction(
+        "wake", "Wake", "Wake this node?",
+        "It is sent for, and serves again once it answers.",
+        "is being woken",
+        lambda name, actor: power.wake_node(name, actor=actor),
+        lambda node: _serves(node) and not node.is_local and _can_be_woken(node),
     ),
     NodeAction(
         "calibrate", "Measure", "Measure this node?",

@@ -169,6 +169,8 @@ def node_row(node: Node, agents: int, transfers: Iterable[Transfer], now: float)
     problem = problem_text(node)
     state = node_state(node, now)
     news = "; ".join(transfer_text(one) for one in transfers)
+    if node.power_stage or node.power_wanted:
+        news = power_text(node)
     if state == "unreachable":
         news = f"seen {_ago(node.seen_at, now)}" if node.seen_at else "never seen"
     if state == "retired" and node.retired_at is None:
@@ -202,9 +204,24 @@ def bounded(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def _ordered(node: Node) -> str:
+    if node.power_stage or node.power_wanted:
+        return f"{node.wanted}, {power_text(node)}"
     if not node.operation:
         return node.wanted
     return f"{node.wanted}, {node.operation} ({node.operation_stage or 'waits for its turn'})"
+
+
+def power_text(node: Node) -> str:
+    """How its power stands, and whether people or load wanted it so."""
+    who = "by order" if node.power_wanted else "by load"
+    words = {
+        "": "ordered to sleep" if node.power_wanted == Node.PowerOrder.ASLEEP else "ordered awake",
+        "leaving": f"goes to sleep {who}: its agents leave",
+        "sleeping": f"goes to sleep {who}",
+        "asleep": f"asleep {who}",
+        "waking": f"waking {who}, try {max(1, node.power_tries)}",
+    }
+    return words.get(node.power_stage, "")
 
 
 def _place(address: str, port: int) -> str:

@@ -51,6 +51,8 @@ class NodeAnswer(BaseModel):
     cost_per_hour: str | None = Field(description="A number as text, or null where it is not known.")
     preemptible: bool
     power: str
+    power_wanted: str = Field(description="What people ordered: asleep, awake, or nothing.")
+    power_stage: str = Field(description="leaving, sleeping, asleep, waking; empty while it is awake.")
     cores: int
     ram_bytes: int
     hardware: dict[str, Any]
@@ -105,7 +107,7 @@ class AttributesBody(BaseModel):
     region: str | None = None
     cost_per_hour: float | str | None = Field(None, description="A number with at most four decimals.")
     preemptible: bool = False
-    power: str | None = Field(None, description="How it is woken: wol:MAC.")
+    power: str | None = Field(None, description="How it is woken: wol:MAC or exec:NAME.")
 
     def given(self) -> dict[str, Any]:
         """Those that were said, cleared ones as the verbs want them: empty."""
@@ -174,7 +176,7 @@ def _find(name: str) -> Node:
         raise ApiError(404, str(error)) from None
 
 
-def _order(verb: Any, name: str, request: ApiRequest, **how: Any) -> NodeDetail:
+def order_node(verb: Any, name: str, request: ApiRequest, **how: Any) -> NodeDetail:
     """Call a verb on a node that there is: what it refuses then is because of how the node stands."""
     _find(name)
     try:
@@ -202,43 +204,44 @@ def set_node(request: ApiRequest, name: str, body: AttributesBody) -> NodeDetail
     """Change what people say of a node."""
     given = body.given()
     check_attributes(given)  # what is wrong in itself is no conflict
-    return _order(verbs.set_node, name, request, **given)
+    return order_node(verbs.set_node, name, request, **given)
 
 
 @router.post("/nodes/{name}/cordon", response=answers({202: NodeDetail}, 404, 409), auth=needs(CHANGE))
 def cordon_node(request: ApiRequest, name: str) -> Status[NodeDetail]:
     """No new agents there; those that are stay."""
-    return Status(202, _order(verbs.cordon_node, name, request))
+    return Status(202, order_node(verbs.cordon_node, name, request))
 
 
 @router.post("/nodes/{name}/uncordon", response=answers({202: NodeDetail}, 404, 409), auth=needs(CHANGE))
 def uncordon_node(request: ApiRequest, name: str) -> Status[NodeDetail]:
     """Back to normal service after a cordon or a drain."""
-    return Status(202, _order(verbs.uncordon_node, name, request))
+    return Status(202, order_node(verbs.uncordon_node, name, request))
 
 
 @router.post("/nodes/{name}/drain", response=answers({202: NodeDetail}, 404, 409), auth=needs(CHANGE))
 def drain_node(request: ApiRequest, name: str) -> Status[NodeDetail]:
     """All agents leave, and none come."""
-    return Status(202, _order(verbs.drain_node, name, request))
+    return Status(202, order_node(verbs.drain_node, name, request))
 
 
 @router.post("/nodes/{name}/reboot", response=answers({202: NodeDetail}, 404, 409), auth=needs(CHANGE))
 def reboot_node(request: ApiRequest, name: str) -> Status[NodeDetail]:
     """Restart the machine once its agents have left service; they come back."""
-    return Status(202, _order(verbs.reboot_node, name, request))
+    return Status(202, order_node(verbs.reboot_node, name, request))
 
 
 @router.post("/nodes/{name}/calibrate", response=answers({202: NodeDetail}, 404, 409), auth=needs(CHANGE))
 def calibrate_node(request: ApiRequest, name: str) -> Status[NodeDetail]:
     """Have the speed of the models on a node measured, one agent at a time, out of service."""
-    return Status(202, _order(verbs.calibrate_node, name, request))
+    return Status(202, order_node(verbs.calibrate_node, name, request))
 
 
 @router.post("/nodes/{name}/upgrade", response=answers({202: NodeDetail}, 404, 409), auth=needs(CHANGE))
 def upgrade_node(request: ApiRequest, name: str) -> Status[NodeDetail]:
     """Bring the present release to a node."""
-    return Status(202, _order(lambda one, *, actor: verbs.upgrade_nodes([one], actor=actor), name, request))
+    ordered = order_node(lambda one, *, actor: verbs.upgrade_nodes([one], actor=actor), name, request)
+    return Status(202, ordered)
 
 
 @router.post("/upgrade", response=answers({202: Upgrading}), auth=needs(CHANGE))
@@ -251,7 +254,7 @@ def upgrade_all_nodes(request: ApiRequest) -> Status[Upgrading]:
 @router.delete("/nodes/{name}", response=answers({202: NodeDetail}, 404, 409), auth=needs(RETIRE))
 def retire_node(request: ApiRequest, name: str, how: Query[Retiring]) -> Status[NodeDetail]:
     """Take a node out for good: its agents leave, then all that is ours is removed from the box."""
-    return Status(202, _order(verbs.retire_node, name, request, force=how.force))
+    return Status(202, order_node(verbs.retire_node, name, request, force=how.force))
 
 
 @router.get("/nodes/{name}/transfers", response=answers({200: Page[TransferAnswer]}, 404), auth=needs(VIEW))

@@ -70,6 +70,7 @@ class NodeOffice:
             wanted=row.wanted,
             operation=row.operation,
             stage=row.operation_stage,
+            power_stage=row.power_stage,
             ordered_at=_seconds(row.operation_at),
             stage_at=_seconds(row.operation_stage_at),
             ordered_boot_id=row.operation_boot_id,

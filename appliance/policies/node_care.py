@@ -50,6 +50,7 @@ class NodeOrders:
     wanted: str = "ready"
     operation: str = ""
     stage: str = ""
+    power_stage: str = ""
     ordered_at: float = 0.0
     stage_at: float = 0.0
     ordered_boot_id: str = ""
@@ -82,7 +83,7 @@ def is_lost(node: NodeOrders, now: float) -> bool:
 
 def stay_of(node: NodeOrders) -> Stay:
     """What becomes of agents there."""
-    if node.wanted in ("drained", "retired"):
+    if node.wanted in ("drained", "retired") or node.power_stage:
         return "leave"
     if node.stage in ("resting", "rebooting", "reverting"):
         return "rest"
@@ -95,6 +96,7 @@ def accepts(node: NodeOrders) -> bool:
         node.enrolled
         and node.wanted == "ready"
         and not node.stage
+        and not node.power_stage
         and node.operation != "reboot"
         and not (node.problems & BLOCKING)
         and (node.local or bool(node.release))

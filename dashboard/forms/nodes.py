@@ -69,7 +69,7 @@ class AttributesForm(forms.Form):
     power = forms.CharField(
         required=False,
         max_length=64,
-        help_text="How it is woken: wol:MAC.",
+        help_text="How it is woken: wol:MAC or exec:NAME.",
         widget=UnfoldAdminTextInputWidget(attrs=_PLAIN),
     )
     preemptible = forms.BooleanField(

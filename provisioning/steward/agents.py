@@ -70,8 +70,9 @@ class Agents:
         """Start it and have it start at boot; returns at once. Raises Refusal."""
         self._unit_of(name)
         self._system.call("systemctl", "reset-failed", unit_name(name), check=False)
-        self._system.call("systemctl", "enable", "--quiet", unit_name(name))
+        # First, so that a held request does not wait for the other, which has systemd read all units again.
         self._system.call("systemctl", "start", "--no-block", unit_name(name))
+        self._system.call("systemctl", "enable", "--quiet", unit_name(name))
 
     def stop(self, name: str, *, kill: bool) -> None:
         """Have it drain and end, or end it; no longer start it at boot. Returns at once. Raises Refusal."""

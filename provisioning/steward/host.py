@@ -1,4 +1,4 @@
-"""The node itself: what it is, turning it off, and leaving it as it was found."""
+"""The node itself: what it is, putting it to sleep, turning it off, and leaving it as it was found."""
 
 import hashlib
 import platform
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from .agents import Agents
+from .errors import Refusal
 from .files import remove
 from .places import ACCOUNT, AGENT_ACCOUNT, Places, unit_name
 from .root_key import remove_root_key
@@ -15,6 +16,12 @@ from .system import System
 
 PROTOCOL: Final = 1
 _FACT_BYTES: Final = 256 * 1024
+#: The units by which systemd suspends a machine.
+_SLEEP_UNITS: Final = ("suspend.target", "sleep.target", "systemd-suspend.service")
+#: Ways of the kernel to suspend with memory kept; "disk" is none of them.
+_SLEEP_STATES: Final = frozenset({"mem", "standby", "freeze"})
+#: So much later it happens: by then the answer is with who asked.
+_AFTER_ANSWER: Final = "--on-active=1s"
 
 
 class Host:
@@ -55,7 +62,26 @@ class Host:
 
     def power_off(self) -> None:
         """Turn the machine off."""
-        self._system.call("systemctl", "--no-block", "poweroff")
+        self._later("poweroff")
+
+    def suspend(self) -> None:
+        """Suspend the machine to memory. Raises Refusal (code `cannot_suspend`) where it has no way to."""
+        states = self._read(self._places.sys / "power/state").split()
+        if not _SLEEP_STATES.intersection(states):
+            raise _cannot_suspend("its kernel offers no suspend to memory")
+        shown = self._system.call("systemctl", "show", "--property=LoadState", "--value", *_SLEEP_UNITS)
+        for unit, state in zip(_SLEEP_UNITS, shown.decode(errors="replace").split(), strict=False):
+            if state != "loaded":
+                raise _cannot_suspend(f"its {unit} is {state}")
+        self._later("start", "suspend.target")
+
+    def _later(self, *what: str) -> None:
+        """Have systemd do it in a moment, by a unit of its own."""
+        own = f"--unit=millwright-{what[-1].partition('.')[0]}"
+        self._system.call(
+            "systemd-run", "--quiet", "--collect", _AFTER_ANSWER, "--timer-property=AccuracySec=100ms", own,
+            "systemctl", "--no-block", *what,
+        )  # fmt: skip
 
     def retire(self, agents: Agents) -> None:
         """Remove all that is ours. What lets us in goes last, so that after a cut one can try again."""
@@ -89,3 +115,11 @@ class Host:
                 return file.read(_FACT_BYTES).decode(errors="replace")
         except OSError:
             return ""
+
+
+def _cannot_suspend(why: str) -> Refusal:
+    return Refusal(
+        "cannot_suspend",
+        f"the node cannot suspend: {why}",
+        "have it powered off instead: sleep_how=power_off",
+    )

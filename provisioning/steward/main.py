@@ -84,6 +84,7 @@ class Steward:
             "prune": lambda: self._prune(asked),
             "reboot": host.reboot,
             "power_off": host.power_off,
+            "suspend": host.suspend,
             "retire": lambda: host.retire(agents),
         }
         return verbs[request.verb]() or {}

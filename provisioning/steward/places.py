@@ -19,6 +19,7 @@ class Places:
     programs: Path = Path("/usr/local/lib/millwright")
     sudo_rule: Path = Path("/etc/sudoers.d/millwright")
     proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
     etc: Path = Path("/etc")
     root_home: Path = Path("/root")
 

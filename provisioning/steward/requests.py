@@ -236,6 +236,7 @@ _VERBS: Final[dict[str, dict[str, "Check | _Optional"]]] = {
     "prune": {"keep_releases": _many(_sha), "keep_models": _many(_sha)},
     "reboot": {},
     "power_off": {},
+    "suspend": {},
     "retire": {},
 }
 VERBS: Final = tuple(sorted(_VERBS))
