@@ -1,6 +1,7 @@
 """Writing a tick's outcome: one transaction, conditional on the lease's fencing number."""
 
 import datetime as dt
+from dataclasses import replace
 
 from django.db import transaction
 from django.db.models import Q
@@ -8,8 +9,10 @@ from django.db.models import Q
 from appliance.control import lease
 from appliance.control.rows import to_time, write_agents
 from appliance.models import Agent, Decision, Deployment, Node, Revision
+from appliance.plain_values import changes_between
 from appliance.policies.actions import DeploymentPlan, Forget, Plan, Remove
-from appliance.policies.fleet import FleetSnapshot
+from appliance.policies.fleet import DeploymentFacts, FleetSnapshot
+from appliance.policies.scaling import ScalingPolicy
 from appliance.publish import touch_routes
 
 #: Decisions kept of each deployment.
@@ -26,9 +29,12 @@ def record(held: lease.Held, snapshot: FleetSnapshot, plan: Plan, created: list[
         Agent.objects.filter(pk__in=[one.agent for one in plan.actions if isinstance(one, Forget)]).delete()
         before = {deployment.name: deployment for deployment in snapshot.deployments}
         for each in plan.deployments:
-            if worth_a_row(each, before[each.name].reason_kind):
+            was = before[each.name]
+            if each.would is not None and each.would != was.decided:
+                _write_decision(as_it_would_be(each, was.decided), snapshot.now, trigger, dry_run=True)
+            if worth_a_row(each, was.reason_kind):
                 _write_decision(each, snapshot.now, trigger)
-            _write_deployment(each, before[each.name].reason_kind)
+            _write_deployment(each, was)
             if each.proven and not before[each.name].proven:
                 _write_proof(before[each.name].revision, snapshot.now)
         removed = [one.deployment for one in plan.actions if isinstance(one, Remove)]
@@ -56,8 +62,20 @@ def in_words(plan: DeploymentPlan) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _write_decision(plan: DeploymentPlan, now: float, trigger: str) -> None:
+def as_it_would_be(plan: DeploymentPlan, before: int) -> DeploymentPlan:
+    """The plan of a dry run as if it were none: with the numbers that would be, and nothing done."""
+    if plan.asked is None or plan.would is None:
+        return plan
+    answer = plan.asked.answer
+    return replace(
+        plan, before=before, desired=plan.would, reason=answer.reason, kind=answer.kind, clamps=answer.clamps,
+        problem="", did=(),
+    )  # fmt: skip
+
+
+def _write_decision(plan: DeploymentPlan, now: float, trigger: str, *, dry_run: bool = False) -> None:
     inputs: dict[str, object] = dict(plan.inputs)
+    asked = plan.asked
     if plan.problem:
         inputs["problem"] = plan.problem[:2000]
     Decision.objects.create(
@@ -65,9 +83,13 @@ def _write_decision(plan: DeploymentPlan, now: float, trigger: str) -> None:
         deployment=plan.name,
         trigger=trigger,
         before=plan.before,
+        kind=plan.kind,
         want=plan.want,
         after=plan.desired,
+        dry_run=dry_run,
         inputs=inputs,
+        policy={} if asked is None else changes_between(ScalingPolicy(), asked.policy),
+        gateways=[] if asked is None else [one.process for one in asked.load.gateways],
         clamps=list(plan.clamps),
         reason=in_words(plan),
         actions=list(plan.did),
@@ -82,14 +104,20 @@ def prune_decisions(deployment: str, keep: int = KEPT_DECISIONS) -> None:
         mine.filter(Q(at__lt=oldest.at) | Q(at=oldest.at, pk__lt=oldest.pk)).delete()
 
 
-def _write_deployment(plan: DeploymentPlan, kind_before: str) -> None:
+def _write_deployment(plan: DeploymentPlan, was: DeploymentFacts) -> None:
     changes: dict[str, object] = {
         "desired": plan.desired,
         "scaling_state": {} if plan.scaling_state is None else plan.scaling_state.to_json(),
         "problem": plan.problem,
         "removing_at": to_time(plan.removing_at),
     }
-    if plan.desired != plan.before or plan.kind != kind_before:
+    if plan.would != was.would:
+        changes["would"] = plan.would
+    if plan.desired_rps != was.desired_rps:
+        changes["desired_rps"] = plan.desired_rps
+    if plan.moves != was.moves:
+        changes["moves"] = list(plan.moves)
+    if plan.desired != plan.before or plan.kind != was.reason_kind or plan.would != was.would:
         changes |= {"reason": plan.reason, "reason_kind": plan.kind}
     Deployment.objects.filter(name=plan.name).update(**changes)
 

@@ -12,7 +12,7 @@ class DecisionAdmin(ReadOnlyAdmin):
     """Decisions, read-only."""
 
     list_display = ("at", "deployment", "trigger", "before", "want", "after", "reason")
-    list_filter = ("deployment", "trigger")
+    list_filter = ("deployment", "trigger", "kind", "dry_run")
     search_fields = ("deployment", "reason")
     date_hierarchy = "at"
     fields = (
