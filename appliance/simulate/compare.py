@@ -103,4 +103,5 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def _busy_percent(outcome: Outcome) -> float:
-    return 100.0 * outcome.busy_seconds / outcome.agent_seconds if outcome.agent_seconds else 0.0
+    slot_seconds = outcome.agent_seconds * outcome.slots
+    return 100.0 * outcome.busy_seconds / slot_seconds if slot_seconds else 0.0

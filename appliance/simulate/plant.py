@@ -86,6 +86,7 @@ class Outcome:
     flaps: int
     waits_s: tuple[float, ...]
     series: tuple[tuple[float, int, int, int], ...]
+    slots: int = 1
 
     @property
     def slo_misses_percent(self) -> float:
@@ -210,7 +211,7 @@ class _Replay:
         misses = sum(wait > self.plant.slo_wait_s for wait in self.waits)
         return Outcome(
             self.policy.name, total, misses, self.fleet.agent_seconds, self.busy_s, self.fleet.cold_starts,
-            self.changes, self.flaps, tuple(self.waits), tuple(self.series),
+            self.changes, self.flaps, tuple(self.waits), tuple(self.series), self.plant.slots,
         )  # fmt: skip
 
     def _bound(self, wanted: int) -> int:

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.policies.scaling import ScalingPolicy
-from appliance.policies.scaling_keys import BadKey, check, set_key
+from appliance.policies.scaling_keys import SCHEDULES, BadKey, check, set_key
 
 MAX_BYTES = 65_536
-#: Latency under load is not part of the plant.
-NOT_REPLAYED = frozenset({"target_p95_ms"})
+#: Latency under load is not part of the plant, and traces are of no day.
+NOT_REPLAYED = frozenset({"target_p95_ms", SCHEDULES})
 
 
 def read_policy(path: Path, base: ScalingPolicy) -> ScalingPolicy:

@@ -41,14 +41,24 @@ def sawtooth(seed: int = 1, *, duration_s: float = 7200.0, period_s: float = 600
     return _thin("sawtooth", seed, duration_s, 20.0, lambda t: 20.0 * (t % period_s) / period_s)
 
 
-def _thin(name: str, seed: int, duration_s: float, most: float, rate: Rate) -> Traffic:
+def small(seed: int = 1, *, duration_s: float = 240.0) -> Traffic:
+    """For agents of many slots: 100 to 6,000 requests a second of 5 ms, up and down in two minutes."""
+    return _thin(
+        "small", seed, duration_s, 6000.0, lambda t: 100 + 2950 * (1 - math.cos(2 * math.pi * t / 120)),
+        service_s=0.005,
+    )  # fmt: skip
+
+
+def _thin(
+    name: str, seed: int, duration_s: float, most: float, rate: Rate, *, service_s: float = SERVICE_S
+) -> Traffic:
     """Poisson arrivals at `rate(t)`, never above `most`, by thinning."""
     rng = random.Random(f"{name} {seed}")  # noqa: S311 - traffic, not secrets
     arrivals, services, t = [], [], rng.expovariate(most)
     while t < duration_s:
         if rng.random() * most < rate(t):
             arrivals.append(t)
-            services.append(rng.expovariate(1 / SERVICE_S))
+            services.append(rng.expovariate(1 / service_s))
         t += rng.expovariate(most)
     return Traffic(name if seed == 1 else f"{name}-{seed}", arrivals, services, duration_s)
 

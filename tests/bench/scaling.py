@@ -8,23 +8,26 @@ from typing import Any
 from appliance.simulate.compare import Verdict, build_document, judge, run_policies
 from appliance.simulate.plant import Plant, Traffic
 from appliance.simulate.policies.ours import default_policy
-from appliance.simulate.synthetic import SYNTHETIC
+from appliance.simulate.synthetic import SYNTHETIC, small
 from appliance.simulate.traces import BadTrace, ServiceTime, read_traffic
 from tests.bench.processes import BenchError
 from tests.bench.report import Mark, render_table
 
 #: One-slot agents of 3 s start, a tick every 2 s, at most 64; a wait over 2 s is a miss.
 PLANT = Plant()
+#: As agents of small models are: many slots, requests of milliseconds, a quick start, a tick every second.
+SMALL_PLANT = Plant(slots=16, start_s=1.5, tick_s=1.0)
 SEEDS = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """One traffic under all policies; `document` is what `simulate --json` prints."""
+    """One traffic under all policies; `document` is what `simulate --json` prints. Not all are marked."""
 
     name: str
     document: dict[str, Any]
     verdict: Verdict
+    marked: bool = True
 
 
 def measure_scaling(traces: Sequence[Path], seeds: Sequence[int] = SEEDS) -> list[Scaled]:
@@ -34,14 +37,14 @@ def measure_scaling(traces: Sequence[Path], seeds: Sequence[int] = SEEDS) -> lis
         given = [read_traffic(path, ServiceTime()) for path in traces]
     except (BadTrace, OSError) as error:
         raise BenchError(str(error)) from None
-    return [_replay(traffic) for traffic in (*made, *given)]
+    return [_replay(traffic) for traffic in (*made, *given)] + [_replay(small(), SMALL_PLANT, marked=False)]
 
 
-def _replay(traffic: Traffic) -> Scaled:
-    outcomes = run_policies(traffic, PLANT, default_policy(PLANT), others=True)
+def _replay(traffic: Traffic, plant: Plant = PLANT, *, marked: bool = True) -> Scaled:
+    outcomes = run_policies(traffic, plant, default_policy(plant), others=True)
     verdict = judge(outcomes)
     assert verdict is not None
-    return Scaled(traffic.name, build_document(traffic, outcomes), verdict)
+    return Scaled(traffic.name, build_document(traffic, outcomes), verdict, marked)
 
 
 def render_scaling(found: Sequence[Scaled]) -> str:
@@ -70,4 +73,5 @@ def compute_scaling_marks(found: Sequence[Scaled]) -> list[Mark]:
             f"{one.verdict.changes[0]} to {one.verdict.changes[1]}",
         )
         for one in found
+        if one.marked
     ]

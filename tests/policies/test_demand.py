@@ -22,7 +22,7 @@ def test_steady_rate_has_no_trend():
     demand, now = fed(*[4] * 60)
     rate, trend, length_s = estimate_rate(demand, now)
     assert (rate, trend) == (pytest.approx(2.0), pytest.approx(0.0, abs=1e-9))
-    assert length_s == pytest.approx(60, abs=4)
+    assert length_s == pytest.approx(120, abs=4)
 
 
 def test_climb_is_a_trend_and_chance_is_none():
@@ -69,12 +69,44 @@ def test_counters_that_fall_add_nothing():
     assert demand.history[-1][1] == 5
 
 
-def test_service_time_is_learned():
-    """The first answers set it, later ones move it."""
+def test_service_time_is_the_mean_of_all_answers():
+    """Ten of half a second and thirty of three quarters: what chance makes is not followed."""
     demand, now = fed(10)
     assert demand.service_s == pytest.approx(0.5)
-    demand = observe(demand, [("g", NOW, (60, 60, 55.0))], now + 2)
-    assert demand.service_s == pytest.approx(0.75)
+    demand = observe(demand, [("g", NOW, (40, 40, 5 + 30 * 0.75))], now + 2)
+    assert demand.service_s == pytest.approx(27.5 / 40)
+
+
+def test_service_time_follows_a_change_soon():
+    """A thousand answers of half a second, then each takes twice as long: believed within sixty."""
+    demand, now = fed(*[50] * 20)
+    total, service_s = 1000, 500.0
+    for _ in range(6):
+        now, total, service_s = now + 2, total + 10, service_s + 10.0
+        demand = observe(demand, [("g", NOW, (total, total, service_s))], now)
+    assert demand.service_s > 0.75
+
+
+def test_a_steady_climb_is_a_line_through_five_minutes():
+    """From 8 to 12 requests a second in five minutes: the mean, the slope, and all of the span."""
+    demand, now = fed(*[16 + number * 8 // 150 for number in range(150)])
+    rate, slope, length_s = estimate_rate(demand, now)
+    assert (rate, slope) == (pytest.approx(10.0, rel=0.03), pytest.approx(4 / 300, rel=0.1))
+    assert length_s == pytest.approx(300, abs=10)
+
+
+@pytest.mark.parametrize(
+    ("late", "longest_s"),
+    [
+        pytest.param([20] * 5, 310, id="as ever"),
+        pytest.param([40] * 5, 70, id="twice as many for ten seconds"),
+        pytest.param([0] * 10, 70, id="none any more"),
+    ],
+)
+def test_what_came_of_late_contradicts_a_line(late, longest_s):
+    """Ten a second for five minutes are believed until the last seconds say otherwise."""
+    demand, now = fed(*[20] * 150, *late)
+    assert estimate_rate(demand, now)[2] == pytest.approx(longest_s, abs=12)
 
 
 def test_it_stays_small_and_survives_json():

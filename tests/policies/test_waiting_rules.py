@@ -188,6 +188,15 @@ def test_to_zero_after_idle_with_a_floor_never():
     assert "warm floor 2" in floored.decision.clamps
 
 
+def test_a_short_idle_time_is_taken_at_its_word():
+    """Ten seconds without a request are enough where people say so, whatever the last minute brought."""
+    story = Counted(idle_s=10.0, stabilization_s=14.0)
+    assert story.run(80, 20.0) > 5
+    assert story.run(8, 0.0) > 5
+    assert story.run(4, 0.0) == 0
+    assert story.decision.kind == "idle"
+
+
 def test_steps_are_limited_by_the_minute():
     """At most three more and two fewer in any minute, whatever load asks."""
     story = Counted(max_up_per_min=3, max_down_per_min=2)
@@ -226,15 +235,26 @@ def test_missing_figure_of_a_target_forbids_down():
     assert story.run(100, 1.0, cpu_percent=10.0) < 9
 
 
-def test_breach_keeps_what_is_there():
-    """While a request waits beyond what is acceptable nothing goes down."""
+@pytest.mark.parametrize(
+    ("current", "queued", "before", "oldest_s", "want"),
+    [
+        pytest.param(9, 1, 1, 5.0, 9, id="nothing goes while one waits too long"),
+        pytest.param(9, 1, 0, 5.0, 10, id="one more for one that is new"),
+        pytest.param(9, 30, 20, 1.6, 10, id="early where the queue grows"),
+        pytest.param(9, 30, 30, 1.6, None, id="not yet where it does not"),
+        pytest.param(9, 90, 20, 5.0, 18, id="at most twice as many"),
+        pytest.param(20, 90, 20, 5.0, 20, id="what is ordered counts"),
+    ],
+)
+def test_breach(current, queued, before, oldest_s, want):
+    """A request that waits too long keeps what is there; a queue that grows brings more, and early."""
     story = Counted(current=9)
     story.run(120, 10.0)
-    story.current = 9
-    gateway = GatewayLoad("g@0", NOW, story.now + 2, 0.0, 1, 1, 1200, 1200, 600.0, 5.0)
-    decision = decide(story.policy, Load(9, 9, (gateway,)), story.state, story.now + 2)
-    assert decision.replicas >= 9
-    assert decision.inputs["want_breach"] == 9
+    gateway = GatewayLoad("g@0", NOW, story.now + 2, 0.0, 1, queued, 1200, 1200, 600.0, oldest_s)
+    state = replace(story.state, queued=before)
+    decision = decide(story.policy, Load(current, 9, (gateway,)), state, story.now + 2)
+    assert decision.inputs.get("want_breach") == want
+    assert decision.replicas >= (want or 0)
 
 
 def test_season_raises_before_the_load_comes():
@@ -246,6 +266,32 @@ def test_season_raises_before_the_load_comes():
     story.run(280, 0.5)
     assert story.decision.inputs["want_forecast"] >= 8
     assert story.current >= 8
+
+
+def test_a_timer_is_awaited():
+    """With a call each five minutes the agent goes at once, and is there again before the next call."""
+    story = Counted(idle_s=60.0)
+    for _ in range(8):
+        story.run(2, 0.5)
+        story.run(298, 0.0)
+    assert story.state.gaps.used
+    assert story.current == 1
+    assert story.decision.kind == "gaps"
+    story.run(2, 0.5)
+    assert [story.run(*step) for step in ((10, 0.0), (240, 0.0), (44, 0.0))] == [0, 0, 1]
+    assert "a call is due" in story.decision.reason
+
+
+def test_gaps_never_lower_what_cannot_be_told():
+    """A plan is followed only while all gateways are heard, and never below what people ordered."""
+    story = Counted(idle_s=60.0)
+    for _ in range(8):
+        story.run(2, 0.5)
+        story.run(298, 0.0)
+    story.run(2, 0.5)
+    assert story.run(20, 0.0, complete=False) == 1
+    story.policy = replace(story.policy, min_agents=1)
+    assert story.run(100, 0.0) == 1
 
 
 ticks = st.lists(

@@ -1,13 +1,15 @@
 """Ours on the plant: against the Knative-style policy, through restarts, and as a document."""
 
+import random
+
 import pytest
 
 from appliance.simulate.chart import render_svg
 from appliance.simulate.compare import build_document, judge, run_policies
-from appliance.simulate.plant import Plant, replay
+from appliance.simulate.plant import Plant, Traffic, replay
 from appliance.simulate.policies.knative import Knative
 from appliance.simulate.policies.ours import Ours, default_policy
-from appliance.simulate.synthetic import SYNTHETIC, burst, diurnal, sawtooth
+from appliance.simulate.synthetic import SYNTHETIC, burst, diurnal, sawtooth, small
 
 PLANT = Plant()
 
@@ -36,16 +38,36 @@ def test_same_seed_same_outcome(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [diurnal, burst, sawtooth], ids=lambda one: one.__name__)
 def test_marks_on_made_up_traffic(make):
-    """Over three seeds: no more misses than Knative's policy, 0.85 of its agents, twice its changes."""
+    """On each of three seeds: no more misses than Knative's policy, 0.8 of its agents, twice its changes."""
     verdicts = []
     for seed in (1, 2, 3):
         traffic = make(seed)
         pair = (Ours(default_policy(PLANT)), Knative(PLANT))
         verdicts.append(judge([replay(traffic, one, PLANT) for one in pair]))
-    assert sum(one.misses[0] for one in verdicts) <= sum(one.misses[1] for one in verdicts)
-    assert all(one.agent_seconds <= 0.86 for one in verdicts)
-    assert sum(one.agent_seconds for one in verdicts) <= 3 * 0.85
-    assert all(one.changes[0] <= 2 * one.changes[1] for one in verdicts)
+    assert all(one.holds for one in verdicts)
+    assert all(one.agent_seconds <= 0.8 for one in verdicts)
+
+
+@pytest.mark.slow
+def test_a_timer_costs_an_agent_for_little_of_its_time():
+    """Calls every five minutes, up to a minute late, for six hours: fewer misses, half the agents."""
+    rng = random.Random("a timer")
+    arrivals = [300.0 * number + rng.uniform(0, 60) for number in range(72)]
+    traffic = Traffic("timer", arrivals, [0.5] * 72, 21_600.0)
+    pair = (Ours(default_policy(PLANT)), Knative(PLANT))
+    verdict = judge([replay(traffic, one, PLANT) for one in pair])
+    assert verdict.holds
+    assert verdict.agent_seconds <= 0.5
+
+
+@pytest.mark.slow
+def test_many_slots_and_small_requests_do_not_flap():
+    """Thousands a second of 5 ms, 16 slots, a look each second: no misses, up and down with the wave."""
+    plant = Plant(slots=16, start_s=1.5, tick_s=1.0)
+    outcome = replay(small(1, duration_s=130.0), Ours(default_policy(plant)), plant)
+    assert outcome.misses == 0
+    assert max(wanted for _, wanted, _, _ in outcome.series) <= 6
+    assert outcome.changes <= 8
 
 
 def test_document_and_picture():
