@@ -20,9 +20,9 @@ check: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	@exec $(BIN)/python -m tests.bench
 
-# SOAK_MINUTES tells how long, 10 where it is not set.
+# SOAK_MINUTES tells how long faults go on, and then kills of the worker beside real hosts; 10 where it is not set.
 soak: $(VENV)/dev.stamp
-	@exec $(BIN)/python -m tests.bench.soak
+	@$(BIN)/python -m tests.bench.soak && exec $(BIN)/python -m tests.bench.scaling_live --kill-minutes $${SOAK_MINUTES:-10}
 
 format: $(VENV)/dev.stamp
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -16,15 +16,13 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F
 
-from appliance.models import Agent, ApiKey, Deployment, RouteState
-from appliance.models.agents import capacities_on_boxes
+from appliance.agent_routes import agent_routes
+from appliance.models import ApiKey, Deployment, RouteState
 from appliance.policies.snapshot import (
-    AgentRoute,
     DeploymentRoute,
     Generation,
     KeyRoute,
     RouteSnapshot,
-    WantedRoute,
 )
 from appliance.secrets import write_private
 from provisioning.file_lock import LockHeld, hold_lock
@@ -33,6 +31,12 @@ from provisioning.file_lock import LockHeld, hold_lock
 WRITER_TIMEOUT_S = 5.0
 
 log = logging.getLogger(__name__)
+
+
+class _Dated(msgspec.Struct):
+    """As much of a snapshot as tells which it is."""
+
+    generation: Generation
 
 
 def touch_routes() -> Generation:
@@ -73,7 +77,7 @@ def _write_after_commit() -> None:
 def read_generation(path: Path) -> Generation | None:
     """The generation of the snapshot on disk; None where there is none that can be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=RouteSnapshot).generation
+        return msgspec.json.decode(path.read_bytes(), type=_Dated).generation
     except (OSError, msgspec.DecodeError):
         return None
 
@@ -85,7 +89,7 @@ def build_snapshot(written_at: float) -> RouteSnapshot:
         generation=Generation(state.epoch, state.number),
         written_at=written_at,
         deployments=tuple(_deployment_routes()),
-        agents=tuple(_agent_routes()),
+        agents=agent_routes.read(),
         keys=tuple(
             KeyRoute(key.sha256, key.name, key.team, key.rpm, tuple(key.scopes))
             for key in ApiKey.objects.filter(revoked_at__isnull=True)
@@ -94,14 +98,16 @@ def build_snapshot(written_at: float) -> RouteSnapshot:
 
 
 def _deployment_routes() -> Iterator[DeploymentRoute]:
-    for deployment in Deployment.objects.select_related("model", "revision__deployment"):
+    rows = Deployment.objects.select_related("model", "revision__deployment")
+    # What the loop remembers is most of a row.
+    for deployment in rows.defer("scaling_state", "model__manifest", "revision__deployment__scaling_state"):
         yield DeploymentRoute(
             name=deployment.name,
             model=deployment.model.name,
             task=deployment.model.task,
             revision=str(deployment.revision or ""),
             created=int(deployment.created_at.timestamp()),
-            max_agents=deployment.max_agents,
+            max_agents=_most_warm(deployment),
             queue_limit=deployment.queue_limit,
             queue_tokens=deployment.queue_tokens,
             deadline_s=deployment.deadline_s,
@@ -114,34 +120,12 @@ def _deployment_routes() -> Iterator[DeploymentRoute]:
         )
 
 
-_WANTED: dict[str, WantedRoute] = {
-    Agent.Wanted.WARM: "warm",
-    Agent.Wanted.PARKED: "parked",
-    Agent.Wanted.RESTING: "draining",
-    Agent.Wanted.DRAINING: "draining",
-}
-
-
-def _agent_routes() -> Iterator[AgentRoute]:
-    agents = tuple(Agent.objects.select_related("deployment", "node"))
-    capacities = capacities_on_boxes(agents)
-    for agent in agents:
-        if agent.wanted == Agent.Wanted.STOPPED:
-            continue
-        yield AgentRoute(
-            id=agent.id,
-            deployment=agent.deployment.name,
-            node=agent.node.name,
-            host=agent.host,
-            port=agent.port,
-            certificates=tuple(agent.certificates),
-            wanted=_WANTED[agent.wanted],
-            slots=agent.slots,
-            ahead=agent.ahead,
-            fixed_s=float(agent.profile.get("fixed_s") or 0.0),
-            per_token_s=float(agent.profile.get("per_token_s") or 0.0),
-            capacity_rps=round(capacities[agent.id], 3),
-        )
+def _most_warm(deployment: Deployment) -> int:
+    """Up to how many gateways may resume parked agents: what is paused or held keeps its number."""
+    if deployment.paused:
+        return deployment.desired
+    held = deployment.scaling.get("hold")
+    return deployment.max_agents if held is None else min(int(held), deployment.max_agents)
 
 
 @contextmanager

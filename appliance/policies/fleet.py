@@ -6,8 +6,10 @@ not be observed is None, never zero. Times are Unix seconds.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+from appliance.policies.placement_rules import DEFAULT_RULES, PlacementRules
 from appliance.policies.report import AgentReport, DeploymentReport, GatewayReport, LinkState
 from appliance.policies.scaling import ScalingPolicy, ScalingState
 from appliance.policies.snapshot import Generation
@@ -22,7 +24,9 @@ class DeploymentFacts:
 
     `proven` says that an agent of its revision has been ready once; until then one is wanted anyway.
     `capacities` are, by node, the requests per second that one agent of it does that has the node for itself;
-    nodes of which that is not known are left out.
+    nodes of which that is not known are left out. `desired_rps` is what the last decision wanted in requests
+    per second, None where speeds were not known; `moves` are when agents of it were last moved.
+    In a `dry_run` the load changes nothing, and `would` is what `desired` would be by it.
     """
 
     name: str
@@ -39,6 +43,16 @@ class DeploymentFacts:
     reason_kind: str = ""
     problem: str = ""
     capacities: Mapping[str, float] = field(default_factory=dict)
+    placement: PlacementRules = DEFAULT_RULES
+    desired_rps: float | None = None
+    moves: tuple[float, ...] = ()
+    dry_run: bool = False
+    would: int | None = None
+
+    @property
+    def decided(self) -> int:
+        """The number that the last decision asked for; in a dry run the one that would be."""
+        return self.would if self.dry_run and self.would is not None else self.desired
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +61,9 @@ class AgentFacts:
 
     `attempt` counts restarts since it last was ready for a while; `unready_at` is since when it runs
     without being ready; `leaving_at` when it was last told to leave; `away_at` since when it is out
-    of service with its node, until it is ready again. `capacity_rps` is what it can do beside the other
-    agents of its node, 0: not known. One that is `outdated` makes room for one with a better profile.
+    of service with its node, until it is ready again; `parked_at` when it was told to park. `capacity_rps`
+    is what it can do beside the other agents of its node, 0: not known. One that is `outdated` makes room
+    for one with a better profile; since `moving_at` one of the same on node `moving_to` is to take its place.
     """
 
     id: str
@@ -70,6 +85,9 @@ class AgentFacts:
     retry_at: float | None = None
     leaving_at: float | None = None
     away_at: float | None = None
+    parked_at: float | None = None
+    moving_at: float | None = None
+    moving_to: str = ""
     draining_generation: int | None = None
     error: str = ""
 
@@ -84,7 +102,8 @@ class NodeFacts:
 
     `stay` says what becomes of its agents, `leaving_since` since when they are to go. One that is `lost` was
     not seen for so long that its agents count as gone; one that is `settling` will take new agents once it
-    was looked at, which is a matter of seconds.
+    was looked at, which is a matter of seconds. A `preemptible` one may be taken away by its owner; one that
+    `can_sleep` can be woken again; `power_stage` says how far it is with that, '' where it is awake.
     """
 
     name: str
@@ -95,6 +114,12 @@ class NodeFacts:
     leaving_since: float | None = None
     lost: bool = False
     settling: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    region: str = ""
+    cost_per_hour: float | None = None
+    preemptible: bool = False
+    can_sleep: bool = False
+    power_stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +135,19 @@ class Link:
     """One agent as all fresh gateways see it together: the best state, the sum of what is in flight.
 
     `busy` is what the agent itself said it is executing or has waiting, None where nobody was told lately.
+    It is `resumed` where a gateway did that by itself. `idle_s` is how long ago it answered last, None where
+    no gateway has had an answer of it. One that is `ejected` counts as ready, and gets no work just now.
     """
 
     state: LinkState
     in_flight: int
     busy: int | None
+    resumed: bool = False
+    idle_s: float | None = None
+    ejected: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for what is looked up again and again is put in order once
 class FleetSnapshot:
     """Everything at one instant.
 
@@ -144,7 +174,7 @@ class FleetSnapshot:
 
     def node(self, name: str) -> NodeFacts | None:
         """The node of that name, None where there is none any more."""
-        return next((node for node in self.nodes if node.name == name), None)
+        return self._nodes_by_name.get(name)
 
     def can_tell(self, agent: AgentFacts) -> bool:
         """Whether it is known what runs on the agent's node."""
@@ -167,23 +197,15 @@ class FleetSnapshot:
 
         One that is ejected is ready: whether it gets requests is the gateways' matter, and changes quickly.
         """
-        since = agent.started_at or 0.0
-        seen = [
-            one
-            for report in self.reports
-            if report.at >= since
-            for one in report.agents
-            if one.id == agent.id
-        ]
-        if not seen:
-            return None
-        state = min((one.state for one in seen), key=_BEST_FIRST.index)
-        state = "ready" if state == "ejected" else state
-        return Link(state, sum(one.in_flight for one in seen), _freshest_busy(seen))
+        key = (agent.id, agent.started_at)
+        if key not in self._links:
+            since = agent.started_at or 0.0
+            self._links[key] = _join([one for at, one in self._seen.get(agent.id, ()) if at >= since])
+        return self._links[key]
 
     def deployment_reports(self, name: str) -> list[tuple[GatewayReport, DeploymentReport]]:
         """What each fresh gateway counted for a deployment."""
-        return [(report, one) for report in self.reports for one in report.deployments if one.name == name]
+        return self._counted.get(name, [])
 
     def all_serve(self, generation: Generation) -> bool:
         """Whether every gateway that is there serves this generation or a newer one."""
@@ -194,12 +216,65 @@ class FleetSnapshot:
     def out_of_service(self, agent: str, number: int) -> bool:
         """Whether all fresh gateways serve generation `number` or newer, with nothing in flight there."""
         wanted = Generation(self.epoch, number)
+        served = all(one.generation is not None and one.generation.reached(wanted) for one in self.reports)
+        return served and not any(one.in_flight for _, one in self._seen.get(agent, ()))
+
+    def newest_word(self, node: str) -> AgentReport | None:
+        """The newest of what its agents said of a node's CPU, with its age; None where nobody did."""
+        return self._words.get(node)
+
+    # What is looked up by name, put in order at the first question.
+
+    @cached_property
+    def _nodes_by_name(self) -> dict[str, NodeFacts]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def _seen(self) -> dict[str, list[tuple[float, AgentReport]]]:
+        """By agent what each gateway reports of it, and when."""
+        seen: dict[str, list[tuple[float, AgentReport]]] = {}
         for report in self.reports:
-            if report.generation is None or not report.generation.reached(wanted):
-                return False
-            if any(one.id == agent and one.in_flight for one in report.agents):
-                return False
-        return True
+            for one in report.agents:
+                seen.setdefault(one.id, []).append((report.at, one))
+        return seen
+
+    @cached_property
+    def _counted(self) -> dict[str, list[tuple[GatewayReport, DeploymentReport]]]:
+        counted: dict[str, list[tuple[GatewayReport, DeploymentReport]]] = {}
+        for report in self.reports:
+            for one in report.deployments:
+                counted.setdefault(one.name, []).append((report, one))
+        return counted
+
+    @cached_property
+    def _words(self) -> dict[str, AgentReport]:
+        words: dict[str, AgentReport] = {}
+        newest: dict[str, float] = {}
+        for report in self.reports:
+            for one in report.agents:
+                age_s = one.load_age_s
+                if age_s is None or one.node_cpu_percent is None:
+                    continue
+                if one.node not in newest or age_s < newest[one.node]:
+                    newest[one.node], words[one.node] = age_s, one
+        return words
+
+    @cached_property
+    def _links(self) -> dict[tuple[str, float | None], Link | None]:
+        """Answers of `link`, by agent and start."""
+        return {}
+
+
+def _join(seen: list[AgentReport]) -> Link | None:
+    if not seen:
+        return None
+    state = min((one.state for one in seen), key=_BEST_FIRST.index)
+    ejected = state == "ejected"
+    state = "ready" if ejected else state
+    resumed = any(one.resumed for one in seen)
+    idle_s = min((one.idle_s for one in seen if one.idle_s is not None), default=None)
+    in_flight = sum(one.in_flight for one in seen)
+    return Link(state, in_flight, _freshest_busy(seen), resumed, idle_s, ejected)
 
 
 def _freshest_busy(seen: list[AgentReport], *, at_most_s: float = 3.0) -> int | None:

@@ -12,7 +12,7 @@ from appliance.environment import Environment
 from provisioning import processes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-#: Waits before starting a program again that ended by itself; the last one repeats.
+#: A program that ends by itself starts again no sooner after its last start; the last one repeats.
 RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 #: A program that ran this long starts again without a wait.
 STEADY_S = 30.0
@@ -65,10 +65,13 @@ class Running:
 
 
 def restart_delay_s(restarts: int, ran_s: float) -> float:
-    """How long to wait before the next start, after so many restarts in a row."""
+    """How long to wait before the next start, after so many restarts in a row.
+
+    What ran for some seconds is no loop that spins: one that is killed every 10 s never waits.
+    """
     if ran_s >= STEADY_S:
         return RESTART_DELAYS_S[0]
-    return RESTART_DELAYS_S[min(restarts, len(RESTART_DELAYS_S) - 1)]
+    return max(0.0, RESTART_DELAYS_S[min(restarts, len(RESTART_DELAYS_S) - 1)] - ran_s)
 
 
 def start_program(program: Program, environment: Environment, now: float) -> Running:

@@ -108,7 +108,7 @@ class Supervisor:
             delay = restart_delay_s(running.restarts, now - running.started_at)
             running.restart_at = now + delay
             cause = f"signal {-code}" if code < 0 else f"exit code {code}"
-            self._say(f"{name} ended ({cause}); starting it again in {delay:g} s")
+            self._say(f"{name} ended ({cause}); starting it again in {delay:.1f} s")
             for line in last_lines(self._environment.logs_dir / f"{name}.log") if delay else ():
                 self._say(f"  {name}: {line}")
         if now >= running.restart_at:

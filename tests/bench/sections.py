@@ -11,6 +11,13 @@ from tests.bench.added_latency import (
     render_latency,
 )
 from tests.bench.batching import compute_batching_marks, measure_batching, render_batching
+from tests.bench.cold_start import compute_cold_start_marks, measure_cold_start, render_cold_start
+from tests.bench.control_loop import (
+    LoopTiming,
+    compute_control_loop_marks,
+    measure_control_loop,
+    render_control_loop,
+)
 from tests.bench.engine_ceiling import compute_reference
 from tests.bench.failover import OURS, Timing, measure_failover
 from tests.bench.failover_report import compute_failover_marks, render_failover
@@ -19,6 +26,7 @@ from tests.bench.overload import OverloadPace, measure_overload
 from tests.bench.overload_report import compute_overload_marks, render_overload
 from tests.bench.report import render_marks
 from tests.bench.scaling import SEEDS, compute_scaling_marks, measure_scaling, render_scaling
+from tests.bench.scaling_live import compute_live_marks, measure_live, render_live
 from tests.bench.unequal import compute_unequal_marks, measure_unequal, render_unequal
 
 
@@ -95,11 +103,30 @@ def _measure_batching(_scratch: Path, length: Length) -> Told:
     return Told(text, [asdict(one) for one in found])
 
 
+def _measure_cold_start(scratch: Path, length: Length) -> Told:
+    found = measure_cold_start(length.find_model(), scratch, length.rounds or (2 if length.quick else 9))
+    text = f"{render_cold_start(found)}\n\n{render_marks(compute_cold_start_marks(found))}"
+    return Told(text, [asdict(one) for one in found])
+
+
 def _measure_scaling(scratch: Path, length: Length) -> Told:
     del scratch
     found = measure_scaling(length.traces, SEEDS[:1] if length.quick else SEEDS)
     text = f"{render_scaling(found)}\n\n{render_marks(compute_scaling_marks(found))}"
     return Told(text, [asdict(one) for one in found])
+
+
+def _measure_control_loop(scratch: Path, length: Length) -> Told:
+    found = measure_control_loop(scratch, LoopTiming(25.0, 15.0) if length.quick else LoopTiming())
+    text = f"{render_control_loop(found)}\n\n{render_marks(compute_control_loop_marks(found))}"
+    return Told(text, asdict(found))
+
+
+def _measure_live(scratch: Path, length: Length) -> Told:
+    rounds, downs, kill_s = (1, 4, 20.0) if length.quick else (3, 40, 60.0)
+    found = measure_live(None, scratch, length.rounds or rounds, downs=downs, kill_s=kill_s)
+    text = f"{render_live(found)}\n\n{render_marks(compute_live_marks(found))}"
+    return Told(text, asdict(found), found.failed)
 
 
 #: By the name that `--section` takes.
@@ -109,5 +136,8 @@ ALONE: Mapping[str, Section] = {
     "unequal": Section("unequal nodes", _measure_unequal),
     "overload": Section("overload", _measure_overload),
     "failover": Section("failover", _measure_failover),
+    "cold-start": Section("cold start", _measure_cold_start),
+    "control-loop": Section("control loop", _measure_control_loop),
     "scaling": Section("scaling on traces", _measure_scaling),
+    "scaling-live": Section("scaling on real hosts", _measure_live),
 }

@@ -156,6 +156,13 @@ class Appliance:
         assert done.returncode == 0 or not check, f"{arguments}: {done.stdout}{done.stderr}"
         return done
 
+    def open(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command that goes on, with pipes to it and from it."""
+        return subprocess.Popen(
+            [sys.executable, "manage.py", *arguments], cwd=self.root, env=self.environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
     def run_json(self, *arguments: str) -> dict:
         """The JSON document that a command prints."""
         return json.loads(self.run(*arguments, "--json").stdout)
