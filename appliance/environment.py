@@ -41,7 +41,8 @@ class Environment:
         """Make the state directory and its parts, for the owner alone. Raises BadEnvironment."""
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for part in (self.run_dir, self.ca_dir, self.models_dir, self.agents_dir, self.logs_dir):
+            inner = (self.run_dir, self.ca_dir, self.models_dir, self.agents_dir, self.logs_dir)
+            for part in (*inner, self.power_dir):
                 part.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise BadEnvironment(
@@ -64,6 +65,11 @@ class Environment:
     def ca_dir(self) -> Path:
         """ca.pem, ca.key, and the client certificates gateway.pem/.key and control.pem/.key."""
         return self.home / "ca"
+
+    @property
+    def power_dir(self) -> Path:
+        """Programs of the operator's own that switch machines on; see `provisioning.power`."""
+        return self.home / "power"
 
     @property
     def models_dir(self) -> Path:

@@ -153,14 +153,19 @@ def agent_health(links: Sequence[AgentReport]) -> str:
 
 
 def node_state(node: Node, now: float) -> str:
-    """Retired, enrolling, unreachable, draining, cordoned or ready: the first that applies."""
+    """Retired, enrolling, unreachable, asleep, waking, draining, cordoned or ready: the first that applies.
+
+    One that sleeps, or is waited for, is not there because it was told so: it is not unreachable.
+    """
     if node.retired_at is not None or node.wanted == Node.Wanted.RETIRED:
         return "retired"
     if node.enrolled_at is None and not node.is_local:
         return "enrolling"
+    if node.power_stage in (Node.PowerStage.ASLEEP, Node.PowerStage.WAKING):
+        return str(node.power_stage)
     if node.seen_at is None or now - node.seen_at.timestamp() >= NODE_FRESH_S:
         return "unreachable"
-    if node.wanted == Node.Wanted.DRAINED or node.operation_stage:
+    if node.wanted == Node.Wanted.DRAINED or node.operation_stage or node.power_stage:
         return "draining"
     return "cordoned" if node.wanted == Node.Wanted.CORDONED else "ready"
 
@@ -237,6 +242,7 @@ def _describe_deployment(
         "task": deployment.model.task,
         "state": deployment_state(deployment, own, states),
         "desired": deployment.desired,
+        "would": deployment.would,
         "ready": sum(states[agent.id] == "ready" for agent in own),
         "min": deployment.min_agents,
         "max": deployment.max_agents,

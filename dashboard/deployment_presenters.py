@@ -6,6 +6,7 @@ from typing import Any
 
 from appliance.fleet import REPORT_FRESH_S, FleetRows
 from appliance.models import Deployment
+from appliance.placement import forbidden_nodes, show_placement
 from appliance.policies.report import GatewayReport
 from appliance.row_settings import show_values, to_text
 from appliance.serving_settings import BYTES_PER_MB, SERVING
@@ -18,6 +19,8 @@ TILES = (
     ("queued", "Queued"), ("failed", "Failed/s"), ("tokens", "Tokens/s"), ("agents", "Agents ready"),
     ("cached", "From cache"),
 )  # fmt: skip
+
+FORBIDDEN_SHOWN = 5
 
 
 def narrow(rows: FleetRows, deployment: Deployment) -> FleetRows:
@@ -43,6 +46,7 @@ def deployment_facts(row: Deployment, ready: str, capacity_rps: float | None = N
         ("Agents ready", ready),
         ("They can do", "" if capacity_rps is None else f"{format_count(round(capacity_rps))} requests/s"),
         ("Min / max", f"{row.min_agents} / {row.max_agents}"),
+        ("Dry run", "" if row.would is None else f"load changes nothing; it would be {row.would} now"),
         ("Why so many", row.reason),
         ("Created", instant_text(row.created_at)),
     ]
@@ -56,6 +60,16 @@ def serving_facts(row: Deployment) -> list[Fact]:
         (label_of(key), f"{value:,}" if type(value) is int else to_text(value))
         for key, value in values.items()
     ]
+
+
+def placement_facts(row: Deployment) -> list[Fact]:
+    """Where its agents go, and the nodes that this forbids."""
+    facts = [(label_of(key), str(value)) for key, value in show_placement(row).items()]
+    forbidden = [f"{name} {why}" for name, why in forbidden_nodes(row).items()]
+    if forbidden:
+        more = f"; and {len(forbidden) - FORBIDDEN_SHOWN} more" if len(forbidden) > FORBIDDEN_SHOWN else ""
+        facts.append(("Not on", bounded("; ".join(forbidden[:FORBIDDEN_SHOWN]) + more)))
+    return facts
 
 
 def label_of(key: str) -> str:

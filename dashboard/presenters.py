@@ -179,7 +179,7 @@ def _deployment_row(
         entry["state"],
         name=entry["name"],
         model=entry["model"],
-        ready=f"{entry['ready']} of {entry['desired']}",
+        ready=_ready_text(entry),
         bounds=f"{entry['min']} / {entry['max']}",
         rps=format_rate(rate.rps),
         p50=format_ms(rate.p50_ms),
@@ -192,6 +192,12 @@ def _deployment_row(
         alert=bool(deployment.problem),
         link=reverse("deployment", args=(entry["name"],)),
     )
+
+
+def _ready_text(entry: Mapping[str, Any]) -> str:
+    """In a dry run with the number that would be wanted."""
+    would = entry.get("would")
+    return f"{entry['ready']} of {entry['desired']}" + ("" if would is None else f" (dry run: {would})")
 
 
 def _agent_rows(
@@ -264,7 +270,7 @@ def _decision_row(decision: Decision, now: float) -> dict[str, Any]:
         None,
         age=format_age(now - decision.at.timestamp()),
         deployment=decision.deployment,
-        change=f"{decision.before} → {decision.after}",
+        change=f"{decision.before} → {decision.after}" + (" (dry run)" if decision.dry_run else ""),
         reason=decision.reason,
     )
 

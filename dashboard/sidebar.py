@@ -38,7 +38,7 @@ def build_sidebar(_request: HttpRequest) -> list[dict[str, Any]]:
                 _rows("Models", "deployed_code", "inferencemodel"),
                 _rows("Agents", "memory", "agent"),
                 _entry("Nodes", "dns", reverse("nodes"), _sees_nodes),
-                _rows("Decisions", "alt_route", "decision"),
+                _entry("Decisions", "alt_route", reverse("decisions"), _sees_decisions),
             ],
         },
         {
@@ -71,6 +71,10 @@ def _rows(title: str, icon: str, model: str, *, app: str = "appliance") -> dict[
 
 def _looks(request: HttpRequest) -> bool:
     return may_look(request.user)
+
+
+def _sees_decisions(request: HttpRequest) -> bool:
+    return may_look(request.user) and bool(request.user.has_perm("appliance.view_decision"))
 
 
 def _sees_nodes(request: HttpRequest) -> bool:

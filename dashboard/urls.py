@@ -3,13 +3,17 @@
 from django.urls import path
 
 from dashboard.views.agent_log import agent_log
+from dashboard.views.decisions import decisions
 from dashboard.views.deployments import deployment, serving
 from dashboard.views.enroll import enroll, enroll_again, enrolment
 from dashboard.views.entrance import AdminLoginView, LeaveView
 from dashboard.views.node_orders import edit, order
 from dashboard.views.nodes import node, nodes
 from dashboard.views.overview import overview
+from dashboard.views.placement import placement
 from dashboard.views.playground import playground
+from dashboard.views.power import power
+from dashboard.views.scaling import scaling
 
 urlpatterns = [
     path("", overview, name="overview"),
@@ -17,7 +21,11 @@ urlpatterns = [
     path("playground/", playground, name="playground"),
     path("deployments/<str:name>/", deployment, name="deployment"),
     path("deployments/<str:name>/serving/", serving, name="deployment-serving"),
+    path("deployments/<str:name>/scaling/", scaling, name="deployment-scaling"),
+    path("deployments/<str:name>/placement/", placement, name="deployment-placement"),
+    path("decisions/", decisions, name="decisions"),
     path("nodes/", nodes, name="nodes"),
+    path("power/", power, name="power"),
     path("enroll/", enroll, name="enroll"),
     path("nodes/<str:name>/", node, name="node"),
     path("nodes/<str:name>/edit/", edit, name="node-edit"),

@@ -9,7 +9,20 @@ from ninja.errors import ValidationError, ValidationErrorContext
 from ninja.operation import Operation
 from ninja.parser import Parser
 
-from appliance.api import agents, deployments, enrolments, fleet, inference_models, keys, nodes, records
+from appliance.api import (
+    agents,
+    decisions,
+    deployments,
+    enrolments,
+    fleet,
+    inference_models,
+    keys,
+    nodes,
+    placement,
+    power,
+    records,
+    scaling,
+)
 from appliance.api.access import ADMINISTER, needs
 from appliance.api.errors import answer_exception, describe_mistakes
 from appliance.api.parameters import known_parameters_alone
@@ -76,7 +89,11 @@ def build_api() -> ManagementApi:
     for kind in list(api._exception_handlers):  # noqa: SLF001 - the only list of them
         api.add_exception_handler(kind, answer_exception)  # type: ignore[arg-type]  # it gets instances
     api.add_decorator(known_parameters_alone)
-    for module in (fleet, nodes, enrolments, agents, deployments, inference_models, keys, records):
+    modules = (
+        fleet, nodes, power, enrolments, agents, deployments, scaling, placement, inference_models, keys,
+        decisions, records,
+    )  # fmt: skip
+    for module in modules:
         api.add_router("", module.router)
     return api
 

@@ -72,6 +72,7 @@ class DeploymentAnswer(BaseModel):
     revision: int | None
     state: str
     desired: int
+    would: int | None = Field(description="What `desired` would be by the load, in a dry run; else null.")
     ready: int
     min: int
     max: int
@@ -167,6 +168,7 @@ def _describe(row: Deployment, capacities: Mapping[str, float] | None = None) ->
         "revision": row.revision.number if row.revision else None,
         "state": deployment_state(row, agents, states),
         "desired": row.desired,
+        "would": row.would,
         "ready": sum(state == "ready" for state in states.values()),
         "min": row.min_agents,
         "max": row.max_agents,

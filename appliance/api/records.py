@@ -1,4 +1,4 @@
-"""What was decided, and who asked for what."""
+"""Who asked for what."""
 
 import datetime as dt
 from typing import Any
@@ -8,32 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from appliance.api.access import ADMINISTER, ApiRequest, needs
 from appliance.api.pages import Page, Paging, answers, page_of
-from appliance.models import AuditEvent, Decision
+from appliance.models import AuditEvent
 
 router = Router(tags=["records"])
-
-
-class DecisionAnswer(BaseModel):
-    """Why the number of a deployment's agents changed, or stayed."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    at: dt.datetime
-    deployment: str
-    trigger: str
-    before: int
-    want: int | None
-    after: int
-    reason: str
-    inputs: dict[str, Any]
-    clamps: list[Any]
-    actions: list[Any]
-
-
-class DecisionPaging(Paging):
-    """Which decisions."""
-
-    deployment: str | None = None
 
 
 class AuditAnswer(BaseModel):
@@ -46,17 +23,6 @@ class AuditAnswer(BaseModel):
     verb: str
     target: str
     detail: dict[str, Any]
-
-
-@router.get(
-    "/decisions", response=answers({200: Page[DecisionAnswer]}), auth=needs("appliance.view_decision")
-)
-def list_decisions(request: ApiRequest, asked: Query[DecisionPaging]) -> dict[str, Any]:
-    """Decisions of the control loop, newest first."""
-    rows = Decision.objects.all()
-    if asked.deployment is not None:
-        rows = rows.filter(deployment=asked.deployment)
-    return page_of(rows, asked, DecisionAnswer.model_validate)
 
 
 @router.get("/audit", response=answers({200: Page[AuditAnswer]}), auth=needs(ADMINISTER))

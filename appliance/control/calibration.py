@@ -11,12 +11,22 @@ from dataclasses import asdict, dataclass
 
 from appliance.control.measure import Measured, Measurer, Outcome
 from appliance.control.node_orders import note_step
-from appliance.models import Agent, Node
+from appliance.kept_rows import KeptRows
+from appliance.models import Agent, Node, Revision
 from appliance.policies.calibration import Candidate, choose_measurement, waits_for
 from appliance.policies.fleet import AgentFacts, FleetSnapshot
-from appliance.policies.profiles import Learned, Profile, ProfileKey, fits_box, is_same_shape, learn
+from appliance.policies.profiles import (
+    Learned,
+    Profile,
+    ProfileKey,
+    box_of,
+    fits_box,
+    is_same_shape,
+    learn,
+    share_of_box,
+)
 from appliance.policies.report import AgentReport, SpeedReport
-from appliance.profiles import key_for, read_profiles, store_profile
+from appliance.profiles import engine_of, engine_version, key_for, read_profiles, store_profile
 
 #: How often learned speeds are looked at, and whether something is to be measured.
 LOOK_EVERY_S = 5.0
@@ -56,6 +66,8 @@ class Calibrations:
         self._measurer = measurer
         self._failed: dict[ProfileKey, float] = {}
         self._looked_at = float("-inf")
+        columns = [field.attname for field in Agent._meta.concrete_fields]  # noqa: SLF001 - Django's documented way to them
+        self._rows = KeptRows(Agent.objects.all(), columns, lambda row: row)
 
     def in_hand(self) -> frozenset[str]:
         """The agent that measures itself now: that it is not ready is no fault of it."""
@@ -73,15 +85,20 @@ class Calibrations:
         if outcome is None and not ordered and abs(snapshot.now - self._looked_at) < LOOK_EVERY_S:
             return
         self._looked_at = snapshot.now
-        seen = _look(snapshot)
+        seen = _look(snapshot, self._rows)
         known = read_profiles()
         self._learn(seen, known, snapshot.now)
         if self._measurer.under_way is None and not snapshot.silent and snapshot.reports:
             self._measure(seen, known, ordered, snapshot)
 
     def _learn(self, seen: Iterable[_Seen], known: Mapping[ProfileKey, Profile], now: float) -> None:
-        """Store what agents learned by serving, of each key what the one with most batches says."""
-        best: dict[ProfileKey, SpeedReport] = {}
+        """Store what agents learned by serving, of each key what the one says that has most of its box.
+
+        Of those the one with most batches.
+        """
+        seen = list(seen)
+        shares = _shares(seen)
+        best: dict[ProfileKey, tuple[float, SpeedReport]] = {}
         for one in seen:
             speed = one.speed
             if speed is None or one.facts.state != "ready" or one.key.engine == REHEARSAL:
@@ -90,10 +107,12 @@ class Calibrations:
                 continue  # it says something else than what it was started with
             if speed.engine_version != one.key.engine_version:
                 continue  # its node has another release yet
-            if one.key not in best or speed.batches > best[one.key].batches:
-                best[one.key] = speed
-        for key, speed in best.items():
-            profile = learn(known.get(key), _learned(speed), now)
+            share = shares[one.row.node_id]
+            so_far = best.get(one.key)
+            if so_far is None or (share, speed.batches) > (so_far[0], so_far[1].batches):
+                best[one.key] = (share, speed)
+        for key, (share, speed) in best.items():
+            profile = learn(known.get(key), _learned(speed), now, share)
             if profile is not None:
                 log.info("learned of %s: %.1f requests/s", key.digest[:12], profile.capacity_rps)
                 store_profile(key, profile)
@@ -175,19 +194,42 @@ def _measured(found: Measured, now: float) -> Profile:
     )  # fmt: skip
 
 
-def _look(snapshot: FleetSnapshot) -> list[_Seen]:
+def _look(snapshot: FleetSnapshot, kept: KeptRows[Agent, Agent]) -> list[_Seen]:
     """Every agent with what gateways told of it."""
     facts = {agent.id: agent for agent in snapshot.agents}
     reports: dict[str, list[AgentReport]] = {}
     for report in snapshot.reports:
         for one in report.agents:
             reports.setdefault(one.id, []).append(one)
-    rows = Agent.objects.select_related("node", "revision__model", "deployment")
-    return [
-        _Seen(row, facts[row.id], tuple(reports.get(row.id, ())), key_for(row.node, row.revision))
-        for row in rows
-        if row.id in facts
-    ]
+    rows = [row for row in kept.read() if row.id in facts]
+    # Few nodes and revisions have many agents: each is read once.
+    nodes = Node.objects.in_bulk({row.node_id for row in rows})
+    revisions = Revision.objects.select_related("model", "deployment").in_bulk(
+        {row.revision_id for row in rows}
+    )
+    boxes = {pk: box_of(node.hardware) for pk, node in nodes.items()}
+    engines = {pk: engine_of(revision.model.manifest) for pk, revision in revisions.items()}
+    seen = []
+    for row in rows:
+        if row.node_id not in nodes or row.revision_id not in revisions:
+            continue  # gone this very moment
+        row.node, row.revision = nodes[row.node_id], revisions[row.revision_id]
+        row.deployment = row.revision.deployment
+        engine = engines[row.revision_id]
+        key = ProfileKey(row.revision.digest, boxes[row.node_id], engine, engine_version(engine))
+        seen.append(_Seen(row, facts[row.id], tuple(reports.get(row.id, ())), key))
+    return seen
+
+
+def _shares(seen: Iterable[_Seen]) -> dict[int, float]:
+    """By node what each agent there has of it."""
+    threads: Counter[int] = Counter()
+    cores: dict[int, int] = {}
+    for one in seen:
+        cores[one.row.node_id] = one.row.node.cores
+        if one.row.wanted in (Agent.Wanted.WARM, Agent.Wanted.DRAINING):
+            threads[one.row.node_id] += one.row.engine_threads
+    return {node: share_of_box(count, threads[node]) for node, count in cores.items()}
 
 
 def _may(one: _Seen) -> bool:

@@ -256,6 +256,9 @@ class _Enrolling:
                 hardware=parse_facts(facts),
                 enrolled_at=node.enrolled_at or now,
                 seen_at=now,
+                power_stage="",  # it has just answered: it is awake, whatever it was told before
+                power_wanted="",
+                power_tries=0,
             )
             if first:
                 audit.record(self._row.actor or "unknown", "node_enrolled", node.name, address=node.address)

@@ -3,6 +3,7 @@
 Rates come from differences of the gateways' cumulative counters, so that a lost report loses nothing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -64,18 +65,19 @@ class Recorder:
     def _series(self, snapshot: FleetSnapshot, usage: Usage | None) -> dict[str, Values]:
         series: dict[str, Values] = {}
         newest: dict[tuple[str, float, str], Counted] = {}
+        ready = Counter(
+            agent.deployment for agent in snapshot.agents if agent.state == "ready" and agent.wanted == "warm"
+        )
         for deployment in snapshot.deployments:
             pairs = []
             for report, seen in snapshot.deployment_reports(deployment.name):
                 key = (report.gateway, report.started_at, deployment.name)
                 newest[key] = Counted(report.at, seen)
                 pairs.append((self._last.get(key), newest[key]))
-            ready = sum(
-                agent.state == "ready" and agent.wanted == "warm"
-                for agent in snapshot.agents
-                if agent.deployment == deployment.name
-            )
-            series[f"deployment:{deployment.name}"] = {**rates(pairs), "ready": float(ready)}
+            series[f"deployment:{deployment.name}"] = {
+                **rates(pairs),
+                "ready": float(ready[deployment.name]),
+            }
         self._last = newest
         for node in snapshot.nodes:
             told = node_usage(snapshot, node.name, node.ram_bytes, usage)
@@ -153,15 +155,9 @@ def node_usage(snapshot: FleetSnapshot, node: str, ram_bytes: int | None, usage:
     """A node's load: what was read off the machine itself, else what its agents said last."""
     if usage is not None and node == "local":
         return usage
-    told = [
-        one
-        for report in snapshot.reports
-        for one in report.agents
-        if one.node == node and one.load_age_s is not None and one.load_age_s < 10
-    ]
-    if not told:
+    newest = snapshot.newest_word(node)
+    if newest is None or (newest.load_age_s or 0.0) >= 10:
         return Usage(None, None)
-    newest = min(told, key=lambda one: one.load_age_s or 0.0)
     memory = None
     if newest.node_available_bytes is not None and ram_bytes:
         memory = round(100 * (1 - min(1.0, newest.node_available_bytes / ram_bytes)), 2)

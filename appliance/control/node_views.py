@@ -9,21 +9,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import transaction
+from django.db import connections, transaction
 
 from appliance.control.hands import NODE_ERRORS, NodeHands
 from appliance.control.lanes import Lanes
 from appliance.control.node_lane import NodeLane
+from appliance.control.node_problems import BROKEN
 from appliance.control.node_seen import NodeAccess, Observation, Problem
 from appliance.control.rows import to_time
+from appliance.kept_rows import KeptRows
 from appliance.models import Node
 from appliance.models.nodes import LOCAL_NODE
 from appliance.policies.fleet import NodeFacts
 from appliance.policies.node_care import LOST_AFTER_S, NodeOrders, accepts, is_lost, stay_of
+from appliance.policies.power_facts import DID_NOT_SLEEP, DID_NOT_WAKE
 
 LOCAL_HOST = "127.0.0.1"
 #: Problems that an operation left behind; the next operation, or people, take them away.
-KEPT_PROBLEMS = frozenset({"upgrade_failed", "reboot_failed"})
+KEPT_PROBLEMS = frozenset({"upgrade_failed", "reboot_failed", DID_NOT_SLEEP, DID_NOT_WAKE})
+#: Of a node that goes to sleep or comes back it is no problem that it does not answer.
+_NOT_THERE = frozenset(kind.code for kind in BROKEN)
 _HARDWARE_EVERY_S = 600.0
 #: `seen_at` is written so often; a node counts as unreachable after 10 s.
 _SEEN_EVERY_S = 2.0
@@ -67,11 +72,14 @@ class NodeViews:
         self._read_hardware = read_hardware
         self._hands: dict[str, tuple[NodeLane, NodeHands, float]] = {}
         self._hardware_at = float("-inf")
+        # When it was seen last is no news: it was written here.
+        columns = [field.attname for field in Node._meta.concrete_fields if field.attname != "seen_at"]  # noqa: SLF001 - Django's documented way to them
+        self._rows = KeptRows(Node.objects.filter(retired_at__isnull=True), columns, lambda row: row)
 
     def look(self, now: float) -> list[NodeView]:
         """All nodes that are not retired, as they are now. Writes what was observed of them."""
         self._see_local(now)
-        rows = list(Node.objects.filter(retired_at__isnull=True))
+        rows = self._rows.read()
         self._lanes.keep(access_of(row) for row in rows if _is_reached(row))
         self._hands = {name: kept for name, kept in self._hands.items() if self._lanes.lane(name) is kept[0]}
         views = []
@@ -81,10 +89,11 @@ class NodeViews:
                 views.append(NodeView(row, self._local, None, None, _try_running(self._local)))
             else:
                 views.append(self._try_view(row, now, changed))
+        for pk, changes in changed.items():
+            if set(changes) != {"seen_at"}:  # what stands in the row in hand may not come to be written
+                self._rows.forget(pk)
         if changed:
-            with transaction.atomic():
-                for pk, changes in changed.items():
-                    Node.objects.filter(pk=pk).update(**changes)
+            _write(changed)
         return views
 
     def hands(self, name: str) -> NodeHands | None:
@@ -101,6 +110,7 @@ class NodeViews:
         except Exception:
             log.exception("node %s could not be looked at", row.name)
             changed.pop(row.pk, None)
+            self._rows.forget(row.pk)
             return NodeView(row, self.hands(row.name), self._lanes.lane(row.name), None, None)
 
     def _view(self, row: Node, now: float, changed: dict[int, dict[str, Any]]) -> NodeView:
@@ -111,7 +121,10 @@ class NodeViews:
             self._hands[row.name] = (lane, self._hands_of(lane), now)
         _, hands, since = self._hands[row.name]
         seen = lane.observation()
-        changes = take_in(row, seen, lane.problems(), now)
+        problems = lane.problems()
+        if row.power_stage in (Node.PowerStage.SLEEPING, Node.PowerStage.WAKING):
+            problems = tuple(one for one in problems if one.code not in _NOT_THERE)
+        changes = take_in(row, seen, problems, now)
         if changes:
             changed[row.pk] = changes
         running = _try_running(hands) if seen is not None else None
@@ -132,9 +145,33 @@ class NodeViews:
             Node.objects.filter(name=LOCAL_NODE).update(seen_at=seen_at)
 
 
+def _write(changed: Mapping[int, Mapping[str, Any]]) -> None:
+    """What was observed; when nodes were seen all at once, since that is most of it."""
+    columns = Node._meta  # noqa: SLF001 - Django's documented way to a table's name
+    seen_at = columns.get_field("seen_at").column
+    with transaction.atomic(), (line := connections[Node.objects.db]).cursor() as cursor:
+        cursor.executemany(
+            f"UPDATE {columns.db_table} SET {seen_at} = %s WHERE id = %s",  # noqa: S608 - names of our own
+            [
+                (line.ops.adapt_datetimefield_value(changes["seen_at"]), pk)
+                for pk, changes in changed.items()
+                if "seen_at" in changes
+            ],
+        )
+        for pk, changes in changed.items():
+            others = {name: value for name, value in changes.items() if name != "seen_at"}
+            if others:
+                Node.objects.filter(pk=pk).update(**others)
+
+
 def _is_reached(row: Node) -> bool:
-    """Whether the loop speaks with it: once enrolled, and to clean up what a broken enrolment left."""
-    return not row.is_local and (row.enrolled_at is not None or row.wanted == Node.Wanted.RETIRED)
+    """Whether the loop speaks with it: once enrolled, and to clean up what a broken enrolment left.
+
+    One that is asleep is left alone: with some network cards a mere question wakes it.
+    """
+    if row.is_local or row.power_stage == Node.PowerStage.ASLEEP:
+        return False
+    return row.enrolled_at is not None or row.wanted == Node.Wanted.RETIRED
 
 
 def access_of(row: Node) -> NodeAccess:
@@ -148,6 +185,8 @@ def node_facts(view: NodeView, orders: NodeOrders, now: float) -> NodeFacts:
     """What placement and plans must know of a node."""
     row = view.row
     since = row.operation_stage_at if row.operation_stage else row.wanted_at
+    if row.power_stage and not row.operation_stage:
+        since = row.power_stage_at
     new = view.running is None and now - view.watched_since < LOST_AFTER_S and not row.is_local
     return NodeFacts(
         name=row.name,
@@ -158,6 +197,12 @@ def node_facts(view: NodeView, orders: NodeOrders, now: float) -> NodeFacts:
         stay=stay_of(orders),
         leaving_since=since.timestamp() if since is not None else None,
         lost=is_lost(orders, now),
+        power_stage=row.power_stage,
+        labels={str(key): str(value) for key, value in row.labels.items()},
+        region=row.region,
+        cost_per_hour=None if row.cost_per_hour is None else float(row.cost_per_hour),
+        preemptible=row.preemptible,
+        can_sleep=bool(row.power),
     )
 
 

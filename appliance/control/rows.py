@@ -1,53 +1,87 @@
 """Rows to facts and back: only what changed is written, and only where nobody else changed it."""
 
 import datetime as dt
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from statistics import fmean as mean
+from typing import Any, Self
 
-from appliance.models import Agent, Deployment, Node, RouteState
-from appliance.models.agents import capacities_on_boxes
+from appliance.kept_rows import KeptRows
+from appliance.models import Agent, Deployment, Node, Revision, RouteState
+from appliance.models.agents import uses_engine_threads
 from appliance.models.nodes import LOCAL_NODE
 from appliance.models.routes import new_epoch
 from appliance.policies.fleet import AgentFacts, DeploymentFacts
-from appliance.policies.profiles import Profile, ProfileKey, choose_profile, default_profile, is_outdated
+from appliance.policies.placement_rules import rules_from_json
+from appliance.policies.profiles import (
+    Box,
+    Profile,
+    ProfileKey,
+    box_of,
+    choose_profile,
+    default_profile,
+    is_outdated,
+    share_of_box,
+)
 from appliance.policies.scaling import ScalingPolicy, state_from_json
-from appliance.profiles import key_for
+from appliance.profiles import engine_of, engine_version
+from appliance.scaling_settings import is_dry_run, wanted_policy
 
-#: Requests an agent should carry, as a part of those it executes at once, unless people say otherwise.
-UTILIZATION = 0.7
-_TIMES = frozenset({"started_at", "ready_at", "unready_at", "retry_at", "leaving_at", "away_at"})
+_TIMES = frozenset(
+    {"started_at", "ready_at", "unready_at", "retry_at", "leaving_at", "away_at", "parked_at", "moving_at"}
+)
 #: Facts of an agent that a tick may change, by the names of their columns.
-_KEPT = ("wanted", "state", "attempt", "pid", "error", "draining_generation", *sorted(_TIMES))
+_KEPT = ("wanted", "state", "attempt", "pid", "error", "draining_generation", "moving_to", *sorted(_TIMES))
 
 
 def read_deployments(
-    nodes: Sequence[Node], known: Mapping[ProfileKey, Profile]
+    nodes: Sequence[Node], known: Mapping[ProfileKey, Profile], agents: Iterable[AgentFacts] = ()
 ) -> tuple[DeploymentFacts, ...]:
-    """All deployments; the agents of node `local` set the default target."""
+    """All deployments; what their average agent does is told by the nodes that `agents` are on."""
+    on = defaultdict(list)
+    for agent in agents:
+        if agent.wanted == "warm":
+            on[agent.deployment].append(agent.node)
+    kinds: dict[Box, list[str]] = defaultdict(list)
+    for node in nodes:
+        kinds[box_of(node.hardware)].append(node.name)
     rows = Deployment.objects.select_related("model", "revision__model")
-    return tuple(deployment_facts(row, nodes, known) for row in rows)
+    return tuple(deployment_facts(row, kinds, known, on[row.name]) for row in rows)
+
+
+def policy_of(row: Deployment, profiles: Sequence[Profile]) -> ScalingPolicy:
+    """How a deployment scales: what people set, on agents that run with `profiles`, one an agent.
+
+    Slots and capacity are an average agent's that has its box for itself; the capacity is None while that
+    of one of them is unknown. Agents on unequal boxes, or several on one, do more or less: what they do is
+    counted where they are placed.
+    """
+    capacities = [one.capacity_rps for one in profiles]
+    return wanted_policy(
+        row,
+        slots=mean(one.workers * one.batch_size for one in profiles),
+        capacity_rps=mean(capacities) if all(capacities) else None,
+    )
 
 
 def deployment_facts(
-    row: Deployment, nodes: Sequence[Node], known: Mapping[ProfileKey, Profile]
+    row: Deployment,
+    kinds: Mapping[Box, Sequence[str]],
+    known: Mapping[ProfileKey, Profile],
+    on: Sequence[str] = (),
 ) -> DeploymentFacts:
-    """What the policies must know of a deployment."""
-    profiles = {}
-    if row.revision is not None:
-        profiles = {node.name: choose_profile(known, key_for(node, row.revision)) for node in nodes}
-    local = profiles.get(LOCAL_NODE) or default_profile(_local_cores(nodes))
-    slots = local.workers * local.batch_size
+    """What the policies must know of a deployment.
+
+    `kinds` names the nodes of each kind of box, `on` the node of each agent that is to serve.
+    """
+    profiles = {} if row.revision is None else _profiles_on(kinds, row.revision, known)
     model = row.revision.model if row.revision is not None else row.model
     return DeploymentFacts(
         name=row.name,
         revision=row.revision.pk if row.revision is not None else None,
         model_bytes=model.size_bytes,
-        policy=ScalingPolicy(
-            min_agents=row.min_agents,
-            max_agents=row.max_agents,
-            target=row.target_in_flight or UTILIZATION * slots,
-        ),
+        policy=policy_of(row, _of_agents(profiles, on) or (default_profile(_local_cores(kinds)),)),
         desired=row.desired,
         deadline_s=row.deadline_s,
         paused=row.paused,
@@ -57,33 +91,113 @@ def deployment_facts(
         scaling_state=state_from_json(row.scaling_state),
         reason_kind=row.reason_kind,
         problem=row.problem,
+        dry_run=is_dry_run(row),
+        would=row.would,
         capacities={name: one.capacity_rps for name, one in profiles.items() if one.capacity_rps},
+        placement=rules_from_json(row.placement),
+        desired_rps=row.desired_rps,
+        moves=tuple(row.moves),
     )
 
 
-def _local_cores(nodes: Iterable[Node]) -> int:
-    return next((node.cores for node in nodes if node.is_local), 1)
+def _of_agents(profiles: Mapping[str, Profile], on: Sequence[str]) -> Sequence[Profile]:
+    """What agents run with on these nodes; where there are none, what the first would start with."""
+    running = [profiles[name] for name in on if name in profiles]
+    if running or not profiles:
+        return running
+    return [profiles[LOCAL_NODE]] if LOCAL_NODE in profiles else list(profiles.values())
 
 
-def read_agents(known: Mapping[ProfileKey, Profile]) -> tuple[AgentFacts, ...]:
-    """All agents, oldest first; `known` are the profiles."""
-    rows = Agent.objects.select_related("deployment", "revision__model", "node").order_by("created_at", "id")
-    capacities = capacities_on_boxes(rows)
-    return tuple(
-        AgentFacts(
+def _local_cores(kinds: Mapping[Box, Sequence[str]]) -> int:
+    return next((box.cores for box, names in kinds.items() if LOCAL_NODE in names), 1)
+
+
+def _profiles_on(
+    kinds: Mapping[Box, Sequence[str]], revision: Revision, known: Mapping[ProfileKey, Profile]
+) -> dict[str, Profile]:
+    """What its agents would start with, by node: chosen once for each kind of box."""
+    engine = engine_of(revision.model.manifest)
+    version = engine_version(engine)
+    profiles: dict[str, Profile] = {}
+    for box, names in kinds.items():
+        chosen = choose_profile(known, ProfileKey(revision.digest, box, engine, version))
+        profiles.update(dict.fromkeys(names, chosen))
+    return profiles
+
+
+@dataclass(slots=True)
+class _AgentRow:
+    """An agent's facts as they follow from its row alone, and as they were when all was last read."""
+
+    alone: AgentFacts
+    node: int
+    holds_threads: bool
+    capacity_rps: float
+    model: tuple[str, str, str]
+    profile: Mapping[str, Any]
+    whole: AgentFacts
+
+    @classmethod
+    def of(cls, row: Agent) -> Self:
+        """Its deployment, node, revision and model must be loaded."""
+        facts = AgentFacts(
             id=row.id,
             deployment=row.deployment.name,
             revision=row.revision.pk,
             node=row.node.name,
             created_at=row.created_at.timestamp(),
             threads=row.engine_threads,
-            capacity_rps=capacities[row.id],
-            outdated=is_outdated(known, key_for(row.node, row.revision), row.profile),
             model_bytes=row.revision.model.size_bytes,
             **{name: _fact(name, getattr(row, name)) for name in _KEPT},
         )
-        for row in rows
-    )
+        engine = engine_of(row.revision.model.manifest)
+        model = (row.revision.digest, engine, engine_version(engine))
+        return cls(facts, row.node.pk, uses_engine_threads(row), row.capacity_rps, model, row.profile, facts)
+
+    def among_others(self, *, cores: int, threads: int, outdated: bool) -> AgentFacts:
+        """Beside the other agents of its node; the same object where nothing is another."""
+        capacity_rps = self.capacity_rps * share_of_box(cores, threads)
+        if (self.whole.capacity_rps, self.whole.outdated) != (capacity_rps, outdated):
+            self.whole = replace(self.alone, capacity_rps=capacity_rps, outdated=outdated)
+        return self.whole
+
+
+class AgentRows:
+    """All agents as facts. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        agents = Agent.objects.select_related("deployment", "revision__model", "node")
+        columns = [field.attname for field in Agent._meta.concrete_fields]  # noqa: SLF001 - Django's documented way to them
+        self._agents = KeptRows(
+            agents.order_by("created_at", "id"),
+            [*columns, "deployment__name", "node__name", "revision__digest", "revision__model__digest"],
+            _AgentRow.of,
+        )
+        self._boxes = KeptRows(Node.objects.order_by(), ["hardware"], _box)
+
+    def read(self, known: Mapping[ProfileKey, Profile]) -> tuple[AgentFacts, ...]:
+        """Oldest first; `known` are the profiles."""
+        rows = self._agents.read()
+        boxes = dict(self._boxes.read())
+        threads: Counter[int] = Counter()
+        for row in rows:
+            if row.holds_threads:
+                threads[row.node] += row.alone.threads
+        keys: dict[tuple[int, tuple[str, str, str]], ProfileKey] = {}
+        facts = []
+        for row in rows:
+            box = boxes[row.node]
+            key = keys.get((row.node, row.model))
+            if key is None:
+                digest, engine, version = row.model
+                key = keys[row.node, row.model] = ProfileKey(digest, box, engine, version)
+            outdated = is_outdated(known, key, row.profile)
+            facts.append(row.among_others(cores=box.cores, threads=threads[row.node], outdated=outdated))
+        return tuple(facts)
+
+
+def _box(node: Node) -> tuple[int, Box]:
+    return node.pk, box_of(node.hardware)
 
 
 def read_epoch() -> str:
@@ -100,12 +214,14 @@ def write_agents(before: Iterable[AgentFacts], after: Iterable[AgentFacts], gene
     known = {agent.id: agent for agent in before}
     for agent in after:
         was = known[agent.id]
+        if agent == was and agent.wanted not in ("draining", "resting"):
+            continue
         changes = {
             name: _value(name, getattr(agent, name))
             for name in _KEPT
             if getattr(agent, name) != getattr(was, name)
         }
-        if agent.wanted in ("draining", "resting") and agent.draining_generation is None:
+        if agent.wanted in ("draining", "resting", "parked") and agent.draining_generation is None:
             changes["draining_generation"] = generation
         if changes:
             Agent.objects.filter(pk=agent.id, wanted=was.wanted).update(**changes)

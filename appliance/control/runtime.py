@@ -18,8 +18,10 @@ from appliance.control.gateway_board import GatewayBoard, Listeners
 from appliance.control.hands import Hands, Lane
 from appliance.control.history import Usage
 from appliance.control.lanes import Lanes
+from appliance.control.levels import LevelOrders, tell_agent
 from appliance.control.measure import Measurer, fetch_measurement
 from appliance.control.node_orders import NodeOffice
+from appliance.control.node_power import PowerOffice
 from appliance.control.node_views import NodeViews
 from appliance.control.release_shelf import ReleaseShelf
 from appliance.control.remote_hands import RemoteHands
@@ -29,6 +31,7 @@ from appliance.environment import Environment
 from appliance.ssh_identity import ensure_identity
 from provisioning import local
 from provisioning.bundle import build_release
+from provisioning.power import open_switch, why_unusable
 
 #: A tick that did not run for so long was lost: the watchdog asks for one.
 LATE_S = 3.0
@@ -57,6 +60,7 @@ class Runtime:
         self._crew = Crew(environment)
         control = client_files(environment, "control")
         self._asker = Asker(lambda host, port: fetch_load(host, port, control))
+        self._levels = LevelOrders(lambda path, host, port: tell_agent(path, host, port, control))
         self._stop = threading.Event()
         authority = ensure_authority(environment)
         here = Hands(
@@ -79,6 +83,11 @@ class Runtime:
                     Measurer(lambda host, port: fetch_measurement(host, port, control))
                 ),
                 asker=self._asker,
+                levels=self._levels,
+                power=PowerOffice(
+                    partial(open_switch, programs=environment.power_dir),
+                    partial(why_unusable, programs=environment.power_dir),
+                ),
                 routes_file=environment.routes_file,
                 read_usage=read_usage,
                 enqueue_import=enqueue_import,
@@ -108,6 +117,7 @@ class Runtime:
     def release(self) -> None:
         """Give the lease back, once no tick runs any more."""
         self._asker.close()
+        self._levels.close()
         self._lane.close()
         self._lanes.close()
         try:

@@ -20,14 +20,17 @@ from appliance.control.gateway_board import GatewayBoard
 from appliance.control.hands import NODE_ERRORS, AgentSpec, NodeHands
 from appliance.control.history import Recorder, Usage
 from appliance.control.imports import due_imports
+from appliance.control.inputs import InputLog, prune_inputs
+from appliance.control.levels import LevelOrders
 from appliance.control.node_orders import NodeOffice
+from appliance.control.node_power import PowerOffice
 from appliance.control.node_views import LOCAL_HOST, NodeView, NodeViews, node_facts
 from appliance.control.record import prune_decisions, record
 from appliance.control.renewal import Renewals
-from appliance.control.rows import read_agents, read_deployments, read_epoch
+from appliance.control.rows import AgentRows, read_deployments, read_epoch
 from appliance.models import Agent, Decision, Revision, RouteState
 from appliance.models.agents import new_agent_id
-from appliance.policies.actions import Create, EndOrphan, Forget, Plan, Start, Stop
+from appliance.policies.actions import Create, EndOrphan, Forget, Park, Plan, Resume, Start, Stop
 from appliance.policies.fleet import AgentFacts, Exit, FleetSnapshot
 from appliance.policies.node_care import NodeOrders, NodeStep, plan_care
 from appliance.policies.profiles import is_same_shape
@@ -54,9 +57,11 @@ class Outside:
     board: GatewayBoard
     nodes: NodeViews
     office: NodeOffice
+    power: PowerOffice
     renewals: Renewals
     calibrations: Calibrations
     asker: Asker
+    levels: LevelOrders
     routes_file: Path
     read_usage: Callable[[], Usage | None]
     enqueue_import: Callable[[int], object]
@@ -86,6 +91,8 @@ class Loop:
         self._turn = threading.Lock()
         self._next = threading.Lock()
         self._recorder = Recorder()
+        self._agents = AgentRows()
+        self._inputs = InputLog()
         self._routes_seen: tuple[int, Generation | None] = (0, None)
         self._housekeeping_at = float("-inf")
         self._prune_at = float("-inf")
@@ -109,12 +116,17 @@ class Loop:
             snapshot = self._observe(views, orders, now)
             decided = plan(snapshot)
             care = plan_care(orders, decided.agents, now)
+            power = self._outside.power.decide(views, orders, snapshot, decided)
             this = _Pass(held, now, views, orders, snapshot, decided, care)
             self._prepare(this)
             with transaction.atomic():
                 record(held, snapshot, decided, this.created, trigger)
+                self._inputs.write(decided.deployments, now)
                 self._outside.office.record(care, views, now)
+                power = self._outside.power.record(power, views, now)
+            self._inputs.keep()
             self._act(this)
+            self._outside.power.act(power, views)
             self._after(this)
             return decided
 
@@ -125,16 +137,16 @@ class Loop:
         nodes = tuple(
             node_facts(node, order, now)
             for node, order in zip(views, orders, strict=True)
-            if node.hands is not None
+            if node.hands is not None or node.row.power_stage
         )
         known = read_profiles()
-        agents = read_agents(known)
+        agents = self._agents.read(known)
         running = {node.name: node.running for node in views}
         hands = [node.hands for node in views if node.hands is not None]
         snapshot = FleetSnapshot(
             now=now,
             epoch=read_epoch(),
-            deployments=read_deployments([node.row for node in views], known),
+            deployments=read_deployments([node.row for node in views], known, agents),
             agents=agents,
             nodes=nodes,
             reports=view.reports,
@@ -168,7 +180,10 @@ class Loop:
         """Ask agents that leave and that no gateway tells of, whether they hold work."""
         silent = []
         for agent in snapshot.agents:
-            if agent.wanted in ("draining", "resting") and snapshot.pid(agent) is not None:
+            leaves = agent.wanted in ("draining", "resting") or (
+                agent.wanted == "parked" and agent.parked_at is None
+            )
+            if leaves and snapshot.pid(agent) is not None:
                 link = snapshot.link(agent)
                 if link is None or link.busy is None:
                     silent.append(agent.id)
@@ -238,6 +253,7 @@ class Loop:
             elif isinstance(action, Stop | EndOrphan):
                 kill = isinstance(action, Stop) and action.kill
                 _try(self._stop, action.node, action.agent, kill=kill)
+        self._order_levels(this.decided)
         self._outside.office.act(this.care, this.views)
         learned = {agent: changes for agent, changes in learned.items() if changes}
         if not learned:
@@ -248,6 +264,14 @@ class Loop:
                 Agent.objects.filter(pk=agent_id).update(**changes)
             if any("certificates" in changes for changes in learned.values()):
                 touch_routes()
+
+    def _order_levels(self, decided: Plan) -> None:
+        """Have agents park and resume: no node is needed for that."""
+        parks = [action.agent for action in decided.actions if isinstance(action, Park)]
+        resumes = [action.agent for action in decided.actions if isinstance(action, Resume)]
+        for agents, order in ((parks, self._outside.levels.park), (resumes, self._outside.levels.resume)):
+            if agents:
+                order(Agent.objects.filter(pk__in=agents).values_list("id", "host", "port"))
 
     def _stop(self, node: str, agent: str, *, kill: bool) -> None:
         self._hands(node).stop(agent, kill=kill)
@@ -315,6 +339,7 @@ class Loop:
                 prune_decisions(name)
         if now - self._prune_at >= _PRUNE_EVERY_S:
             self._prune_at = now
+            prune_inputs(now)
             _try(self._outside.office.prune, this.views, now)
 
     def _sweep(self, views: Sequence[NodeView]) -> None:

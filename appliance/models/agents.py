@@ -75,6 +75,11 @@ class Agent(models.Model):
     away_at = models.DateTimeField(
         null=True, blank=True, help_text="Since when it is out with its node; empty once it is ready again."
     )
+    moving_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when another on node `moving_to` is to take its place."
+    )
+    moving_to = models.CharField(max_length=63, blank=True, default="")
+    parked_at = models.DateTimeField(null=True, blank=True, help_text="When it was told to park.")
 
     class Meta:
         ordering = ("deployment", "created_at")
@@ -116,12 +121,17 @@ def capacities_on_boxes(agents: Iterable[Agent]) -> dict[str, float]:
     agents = tuple(agents)
     threads: Counter[int] = Counter()
     for agent in agents:
-        if agent.wanted in (Agent.Wanted.WARM, Agent.Wanted.DRAINING):
+        if uses_engine_threads(agent):
             threads[agent.node_id] += agent.engine_threads
     return {
         agent.id: agent.capacity_rps * share_of_box(agent.node.cores, threads[agent.node_id])
         for agent in agents
     }
+
+
+def uses_engine_threads(agent: Agent) -> bool:
+    """Whether it may compute, by what is wanted of it."""
+    return agent.wanted in (Agent.Wanted.WARM, Agent.Wanted.DRAINING)
 
 
 def new_agent_id(deployment: str) -> str:

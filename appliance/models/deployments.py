@@ -51,7 +51,23 @@ class Deployment(models.Model):
     paused = models.BooleanField(default=False, help_text="Keep the number of agents as it is.")
     removing = models.BooleanField(default=False, help_text="Drain the agents, then remove the deployment.")
     removing_at = models.DateTimeField(null=True, blank=True, help_text="When the loop first saw that.")
+    scaling = models.JSONField(
+        default=dict, blank=True,
+        help_text="What people set of how it scales, by key; the rest is default.",
+    )  # fmt: skip
     desired = models.PositiveIntegerField(default=0)
+    would = models.PositiveIntegerField(
+        null=True, blank=True, help_text="In a dry run: what `desired` would be by its load."
+    )
+    desired_rps = models.FloatField(
+        null=True, blank=True, help_text="What `desired` is to do in requests/s, where speeds are known."
+    )
+    placement = models.JSONField(
+        default=dict, blank=True, help_text="What people set of where its agents go; the rest is default."
+    )
+    moves = models.JSONField(
+        default=list, blank=True, help_text="When agents of it were moved lately (Unix seconds)."
+    )
     scaling_state = models.JSONField(default=dict, blank=True)
     reason = models.TextField(blank=True, default="", help_text="Why `desired` is what it is.")
     reason_kind = models.CharField(max_length=32, blank=True, default="")

@@ -31,6 +31,22 @@ class Node(models.Model):
         REBOOT = "reboot"
         UPGRADE = "upgrade"
 
+    class PowerOrder(models.TextChoices):
+        """What people ordered of its power; otherwise the loop decides by load."""
+
+        NONE = ""
+        ASLEEP = "asleep"
+        AWAKE = "awake"
+
+    class PowerStage(models.TextChoices):
+        """How far it is on its way to sleep and back; empty while it is awake, or just not there."""
+
+        NONE = ""
+        LEAVING = "leaving"
+        SLEEPING = "sleeping"
+        ASLEEP = "asleep"
+        WAKING = "waking"
+
     name = models.CharField(max_length=63, unique=True, validators=[validate_name])
     address = models.CharField(max_length=255, help_text="Host name or IP address.")
     port = models.PositiveIntegerField(
@@ -64,7 +80,21 @@ class Node(models.Model):
         max_digits=10, decimal_places=4, null=True, blank=True, validators=[MinValueValidator(0)]
     )
     preemptible = models.BooleanField(default=False)
-    power = models.CharField(max_length=64, blank=True, default="", help_text="How it is woken: wol:MAC.")
+    power = models.CharField(
+        max_length=64, blank=True, default="", help_text="How it is woken: wol:MAC or exec:NAME."
+    )
+    power_wanted = models.CharField(max_length=16, choices=PowerOrder, blank=True, default=PowerOrder.NONE)
+    power_how = models.CharField(
+        max_length=16, blank=True, default="", help_text="suspend or power_off, where that was ordered."
+    )
+    power_stage = models.CharField(max_length=16, choices=PowerStage, blank=True, default=PowerStage.NONE)
+    power_stage_at = models.DateTimeField(null=True, blank=True, help_text="Since when it is that far.")
+    power_tries = models.PositiveSmallIntegerField(default=0, help_text="How often it was told so.")
+    power_changes = models.JSONField(
+        default=list, blank=True, help_text="When the loop changed its power lately, Unix seconds."
+    )
+    idle_since = models.DateTimeField(null=True, blank=True, help_text="Since when nothing is on it.")
+    awake_since = models.DateTimeField(null=True, blank=True, help_text="When it was last woken.")
     hardware = models.JSONField(
         default=dict, help_text="What was read off the machine: cores, RAM, CPU model."
     )

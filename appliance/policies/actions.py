@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from appliance.policies.fleet import AgentFacts
-from appliance.policies.scaling import ScalingState
+from appliance.policies.scaling import Decision, Load, ScalingPolicy, ScalingState
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,22 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class Park:
+    """Tell an agent that is out of service to give its weights' memory back."""
+
+    agent: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Tell a parked agent to load its weights again."""
+
+    agent: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndOrphan:
     """End a process that no row knows."""
 
@@ -56,12 +72,26 @@ class Remove:
     deployment: str
 
 
-Action = Create | Start | Stop | Forget | EndOrphan | Remove
+Action = Create | Start | Stop | Park | Resume | Forget | EndOrphan | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `decide` was given for a deployment, and what it answered."""
+
+    policy: ScalingPolicy
+    load: Load
+    state: ScalingState | None
+    answer: Decision
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentPlan:
-    """What was decided for a deployment. `did` says in words what is done now, for the Decision row."""
+    """What was decided for a deployment. `did` says in words what is done now, for the Decision row.
+
+    In a dry run `would` is the number that would be wanted by the load, else it is None. `desired_rps` and
+    `moves` are what `DeploymentFacts` says of the next tick.
+    """
 
     name: str
     before: int
@@ -76,6 +106,10 @@ class DeploymentPlan:
     removing_at: float | None
     proven: bool
     did: tuple[str, ...]
+    asked: Asked | None = None
+    would: int | None = None
+    desired_rps: float | None = None
+    moves: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

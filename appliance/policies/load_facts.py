@@ -1,22 +1,53 @@
 """What a deployment's load is now, from what gateways report. Standard library only."""
 
+from collections.abc import Sequence
+
+from appliance.policies.fleet import AgentFacts, FleetSnapshot
+from appliance.policies.report import DeploymentReport, GatewayReport
 from appliance.policies.scaling_facts import GatewayLoad, Load
 from appliance.policies.turn import Turn
+
+#: What an agent said of its node longer ago says nothing of now.
+FRESH_S = 3.0
 
 
 def load_of(turn: Turn) -> Load:
     """Of all gateways that were heard."""
     name = turn.deployment.name
+    ready = [agent for agent in turn.warm() if agent.state == "ready"]
     return Load(
-        current=turn.deployment.desired,
-        ready=sum(agent.state == "ready" for agent in turn.warm()),
-        gateways=tuple(
-            GatewayLoad(
-                f"{report.gateway}@{report.started_at:.3f}", report.started_at, report.at,
-                seen.concurrency_s, seen.in_flight, seen.queued,
-            )
-            for report, seen in turn.snapshot.deployment_reports(name)
-        ),
+        current=turn.deployment.decided,
+        ready=len(ready),
+        gateways=tuple(_counted(*seen) for seen in turn.snapshot.deployment_reports(name)),
         complete=not turn.snapshot.silent,
         held=name in turn.snapshot.held,
-    )  # fmt: skip
+        cpu_percent=cpu_percent(turn.snapshot, ready),
+    )
+
+
+def cpu_percent(snapshot: FleetSnapshot, agents: Sequence[AgentFacts]) -> float | None:
+    """Mean CPU of the nodes that these agents are on; None where one of them is not known now."""
+    known = []
+    for node in {agent.node for agent in agents}:
+        word = snapshot.newest_word(node)
+        if word is None or word.node_cpu_percent is None or (word.load_age_s or 0.0) > FRESH_S:
+            return None
+        known.append(word.node_cpu_percent)
+    return sum(known) / len(known) if known else None
+
+
+def _counted(report: GatewayReport, seen: DeploymentReport) -> GatewayLoad:
+    """What a gateway counted. A request that was answered from memory asks no agent for anything."""
+    return GatewayLoad(
+        process=f"{report.gateway}@{report.started_at:.3f}",
+        started_at=report.started_at,
+        at=report.at,
+        concurrency_s=seen.concurrency_s,
+        in_flight=seen.in_flight,
+        queued=seen.queued,
+        accepted=max(0, seen.accepted - seen.cache_hits - seen.cache_shared),
+        finished=seen.executed,
+        service_s=seen.service_s,
+        oldest_wait_s=seen.oldest_wait_s,
+        durations=seen.duration.counts,
+    )

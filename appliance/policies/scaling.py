@@ -10,8 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from appliance.policies.demand import forget, observe
+from appliance.policies.concurrency_rules import want_agents, within_tolerance
+from appliance.policies.demand import SHORT_S, forget, observe
 from appliance.policies.forecast import forecast_rate, observe_season
+from appliance.policies.idle_gaps import NO_GAPS, is_planned, observe_gap
+from appliance.policies.latency import NO_LATENCY, Latency, observe_latency, p95_ms
 from appliance.policies.scaling_facts import (
     Decision,
     GatewayLoad,
@@ -21,8 +24,11 @@ from appliance.policies.scaling_facts import (
     Want,
     state_from_json,
 )
+from appliance.policies.schedules import Bounds, bounds_at
 from appliance.policies.signal_rules import signal_wants
 from appliance.policies.waiting_rules import (
+    COLD_MISSES,
+    TICK_S,
     Queueing,
     agents_for_wait,
     observe_queueing,
@@ -50,6 +56,7 @@ class _Turn:
     words: str
     clamps: list[str]
     inputs: dict[str, float | int | None]
+    bounds: Bounds
 
 
 def decide(policy: ScalingPolicy, load: Load, state: ScalingState | None, now: float) -> Decision:
@@ -62,61 +69,37 @@ def decide(policy: ScalingPolicy, load: Load, state: ScalingState | None, now: f
         panicking = load.current > 0 or load.ready > 0
         state = ScalingState(
             at=now, panic_at=now if panicking else None, panic_peak=load.current, active_at=now,
-            season=None if state is None else state.season,
+            season=None if state is None else state.season, gaps=NO_GAPS if state is None else state.gaps,
         )  # fmt: skip
+    bounds = bounds_at(
+        policy.schedules, policy.min_agents, policy.max_agents, now, lead_s=policy.start_s + TICK_S
+    )
+    policy = replace(policy, min_agents=bounds.least, max_agents=bounds.most)
     if not load.gateways:
-        return _cannot_tell(policy, load, state)
+        return _cannot_tell(policy, load, state, bounds)
+    grows = load.queued > state.queued
     state = _remember(policy, load, state, now)
+    if load.p95_ms is None:
+        load = replace(load, p95_ms=p95_ms(state.latency))
     stable = average(state.window, now=now, length_s=policy.stable_window_s)
     panic = average(state.window, now=now, length_s=policy.panic_window_s)
     if stable is None or panic is None:
         stable = panic = float(load.in_flight + load.queued)
     inputs = _inputs(load, stable, panic)
     seen = _look(policy, load, state, now)
-    if seen is None or policy.by_concurrency:
-        turn = _by_concurrency(policy, load, state, now, stable=stable, panic=panic, inputs=inputs)
+    if seen is None or policy.by_concurrency or not _knows_service(policy, state):
+        turn = _by_concurrency(
+            policy, load, state, now, stable=stable, panic=panic, inputs=inputs, bounds=bounds
+        )
     else:
-        turn = _Turn(state, 0, 0, "load", "nothing comes", [], inputs)
+        turn = _Turn(state, 0, 0, "load", "nothing comes", [], inputs, bounds)
     blind = policy.slots is not None and seen is None
     if seen is not None:
-        blind = _by_rules(policy, load, turn, _waiting_wants(policy, load, turn, seen, now), now)
-    blind = _by_rules(policy, load, turn, signal_wants(policy, load, seen), now) or blind
+        blind = _by_rules(turn, _waiting_wants(policy, load, turn, seen, now))
+    blind = _by_rules(turn, signal_wants(policy, load, seen, grows=grows)) or blind
+    if not policy.by_concurrency and policy.slots is not None:
+        _stay_since_start(policy, load, turn, now)
     return _conclude(policy, load, turn, now, blind=blind)
-
-
-def want_agents(
-    policy: ScalingPolicy, *, ready: int, stable: float, panic: float, state: ScalingState, now: float
-) -> tuple[int, int, ScalingState, list[str]]:
-    """The core: (what the load asks, the same within rates and panic, state, clamps).
-
-    `stable` and `panic` are mean concurrencies. With 10 ready agents of target 1, a stable mean of 11
-    and a panic mean of 25 it answers 25, and panics.
-    """
-    clamps: list[str] = []
-    asked_stable, asked_panic = math.ceil(stable / policy.target), math.ceil(panic / policy.target)
-    base = max(1, ready)
-    most = max(math.ceil(policy.max_up_rate * base), base + 1)
-    least = min(math.floor(ready / policy.max_down_rate), max(0, ready - 1))
-    want_stable = min(max(asked_stable, least), most)
-    want_panic = min(max(asked_panic, least), most)
-    if asked_panic / base >= policy.panic_threshold:
-        peak = state.panic_peak if state.panic_at is not None else 0
-        state = replace(state, panic_at=now, panic_peak=max(peak, ready))
-    elif state.panic_at is not None and now - state.panic_at > policy.stable_window_s:
-        state = replace(state, panic_at=None, panic_peak=0)
-    asked, want = asked_stable, want_stable
-    if state.panic_at is not None:
-        asked = max(asked_stable, asked_panic)
-        want = max(want_stable, want_panic)
-        if want < state.panic_peak:
-            want = state.panic_peak
-            clamps.append("panic: never down")
-        state = replace(state, panic_peak=max(want, state.panic_peak))
-    if want < asked:
-        clamps.append("up rate")
-    elif want > asked and want == least:
-        clamps.append("down rate")
-    return asked, want, state, clamps
 
 
 def _remember(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -> ScalingState:
@@ -132,6 +115,12 @@ def _remember(policy: ScalingPolicy, load: Load, state: ScalingState, now: float
             spans.append(span)
             busy = busy or span[2] > 0
     kept = {name: pair for name, pair in previous.items() if now - pair[0] <= policy.stable_window_s}
+    gaps = state.gaps
+    if busy and state.active_at < state.at and policy.slots is not None:  # an idle gap is over
+        gaps = observe_gap(
+            gaps, now - state.active_at, miss_s=COLD_MISSES * policy.miss_cost_s, keep_s=policy.idle_s,
+            lead_s=policy.start_s + TICK_S,
+        )  # fmt: skip
     state = replace(
         state,
         at=now,
@@ -139,8 +128,21 @@ def _remember(policy: ScalingPolicy, load: Load, state: ScalingState, now: float
         previous=kept,
         active_at=now if busy else state.active_at,
         steps=tuple(step for step in state.steps if now - step[0] < _MINUTE_S),
+        queued=load.queued,
+        gaps=gaps,
+        latency=_time(policy, load, state, now),
     )
     return _count(policy, load, state, now)
+
+
+def _time(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -> Latency:
+    """Take in how long requests took, where people set a target for that."""
+    if policy.target_p95_ms is None:
+        return NO_LATENCY
+    counted = [
+        (one.process, one.started_at, one.durations) for one in load.gateways if one.durations is not None
+    ]
+    return observe_latency(state.latency, counted, now)
 
 
 def _count(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -> ScalingState:
@@ -159,6 +161,11 @@ def _count(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -
     if policy.season_s > 0 and demand.history:
         season = observe_season(season, policy.season_s, demand.history[-1][1], now)
     return replace(state, demand=demand, season=season if policy.season_s > 0 else None)
+
+
+def _knows_service(policy: ScalingPolicy, state: ScalingState) -> bool:
+    """Whether it is known how long a request executes; before the first answer it is not."""
+    return bool(policy.capacity_rps) or state.demand.service_s is not None
 
 
 def _look(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -> Queueing | None:
@@ -180,7 +187,7 @@ def _look(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) ->
 
 def _by_concurrency(
     policy: ScalingPolicy, load: Load, state: ScalingState, now: float, *, stable: float, panic: float,
-    inputs: dict[str, float | int | None],
+    inputs: dict[str, float | int | None], bounds: Bounds,
 ) -> _Turn:  # fmt: skip
     asked, want, state, clamps = want_agents(
         policy, ready=load.ready, stable=stable, panic=panic, state=state, now=now
@@ -192,10 +199,10 @@ def _by_concurrency(
     )
     if state.panic_at is not None:
         kind = "panic"
-    elif _within_tolerance(policy, stable, load.current):
+    elif within_tolerance(policy, stable, load.current):
         want = load.current
         clamps.append("tolerance")
-    return _Turn(state, asked, want, kind, words, clamps, inputs)
+    return _Turn(state, asked, want, kind, words, clamps, inputs, bounds)
 
 
 def _waiting_wants(
@@ -208,13 +215,15 @@ def _waiting_wants(
     turn.inputs |= {"rate_rps": round(seen.rate_rps, 3), "service_s": round(seen.service_s, 4)}
     backlog = servers_for_backlog(demand, now, seen, queued=load.queued, ready=load.ready)
     coming = (
-        f"{seen.mean_rps:.2f} requests/s of {seen.service_s:.2f} s, {seen.rate_rps:.2f}/s expected, "
+        f"{seen.mean_rps:.2f} requests/s of {seen.service_s:.2f} s each, {seen.rate_rps:.2f}/s expected, "
         f"{seen.in_system} there"
     )
+    # A rate is that of a minute: an idle time that people set shorter is taken at its word.
+    is_over = policy.idle_s < SHORT_S and now - state.active_at >= policy.idle_s
     wants = [
-        Want("wait", agents_for_wait(seen, policy.max_agents), coming),
+        Want("wait", 0 if is_over else agents_for_wait(seen, policy.max_agents), coming),
         Want(
-            "peak", _agents(max(need for _, need in peaks), seen.slots),
+            "peak", 0 if is_over else _agents(max(need for _, need in peaks), seen.slots),
             f"the work of bursts in the last {policy.peak_s:g} s",
         ),
         Want("backlog", _agents(backlog, seen.slots), f"{load.queued} wait for {load.ready} ready"),
@@ -233,21 +242,26 @@ def _agents(servers: float, slots: float) -> int:
     return max(0, math.ceil(servers / slots - 0.05))
 
 
-def _by_rules(policy: ScalingPolicy, load: Load, turn: _Turn, wants: Sequence[Want], now: float) -> bool:
+def _by_rules(turn: _Turn, wants: Sequence[Want]) -> bool:
     """Raise the turn to the largest want; whether a rule could not tell."""
     for one in wants:
         turn.inputs[f"want_{one.rule}"] = one.agents
         if one.agents is not None and one.agents > turn.want:
             turn.want = turn.asked = one.agents
             turn.kind, turn.words = ("load" if one.rule == "wait" else one.rule), one.words
-    began = turn.state.panic_at
-    if not policy.by_concurrency and policy.slots is not None and began is not None:
-        if now - began > policy.stable_window_s:
-            turn.state = replace(turn.state, panic_at=None, panic_peak=0)
-        elif turn.want < load.current:
-            turn.want = load.current
-            turn.clamps.append("too little is known since the start: never down")
     return any(one.agents is None for one in wants)
+
+
+def _stay_since_start(policy: ScalingPolicy, load: Load, turn: _Turn, now: float) -> None:
+    """For a stable window nothing goes after a start without memory, or a burst."""
+    began = turn.state.panic_at
+    if began is None:
+        return
+    if now - began > policy.stable_window_s:
+        turn.state = replace(turn.state, panic_at=None, panic_peak=0)
+    elif turn.want < load.current:
+        turn.want = load.current
+        turn.clamps.append("too little is known since the start: never down")
 
 
 # From what is wanted to what is done.
@@ -258,9 +272,14 @@ def _conclude(policy: ScalingPolicy, load: Load, turn: _Turn, now: float, *, bli
     if turn.want == 0 and (load.held or load.queued):
         turn.asked, turn.want, turn.kind = max(1, turn.asked), 1, "held"
         turn.words = "a request is held and no agent is warm"
+    if load.current == 0 and 0 < turn.want < policy.activation:
+        turn.want = policy.activation
+        clamps.append(f"activation {policy.activation}")
     if turn.want == 0 and idle_for_s < policy.idle_s and load.current > 0:
         turn.want = 1
         clamps.append(f"idle for {idle_for_s:.0f} of {policy.idle_s:g} s")
+    if not blind and load.complete and load.current <= 1:
+        _follow_gaps(policy, load, turn, idle_for_s)
     if policy.warm_floor:
         turn.want += policy.warm_floor
         clamps.append(f"warm floor {policy.warm_floor}")
@@ -272,19 +291,41 @@ def _conclude(policy: ScalingPolicy, load: Load, turn: _Turn, now: float, *, bli
         why = "a gateway is silent" if not load.complete else "a figure is missing"
         clamps.append(f"{why}: never down")
         turn.words += f"; {why}, so the load may be more"
-    replicas = _bound(policy, turn.want, clamps)
+    replicas = _bound(turn.bounds, turn.want, clamps)
     if idle and turn.kind != "cannot_tell":
         turn.kind, turn.words = "idle", f"no request for {policy.idle_s:g} s"
+    if policy.hold is not None:
+        replicas = _held(policy.hold, turn)
     if replicas != load.current:
         turn.state = replace(turn.state, steps=(*turn.state.steps, (now, replicas - load.current)))
     return Decision(
-        replicas, turn.state, f"{turn.words}: {_said(load.current, replicas, clamps)}", turn.kind, valid=True,
-        want=turn.asked, clamps=tuple(clamps), inputs=turn.inputs,
+        replicas, turn.state, f"{turn.words}: {_said(load.current, replicas, turn.clamps)}", turn.kind,
+        valid=True, want=turn.asked, clamps=tuple(turn.clamps), inputs=turn.inputs,
+        unbounded=None if policy.hold is not None else turn.want, bounds=turn.bounds,
     )  # fmt: skip
 
 
-def _within_tolerance(policy: ScalingPolicy, stable: float, current: int) -> bool:
-    return current > 0 and abs(1 - stable / (policy.target * current)) <= policy.tolerance
+def _follow_gaps(policy: ScalingPolicy, load: Load, turn: _Turn, idle_for_s: float) -> None:
+    """While nothing is there, the last agent goes and comes as earlier gaps say, where they are believed."""
+    gaps, lead_s = turn.state.gaps, policy.start_s + TICK_S
+    there = load.held or load.in_flight + load.queued > 0
+    if there or turn.want > 1 or idle_for_s <= 0 or policy.slots is None or not gaps.used:
+        return
+    wanted = int(is_planned(gaps.plan, idle_for_s, lead_s))
+    if wanted != turn.want:
+        turn.want = turn.asked = wanted
+        turn.kind = "gaps"
+        due = "a call is due" if wanted else "no call is due"
+        turn.words = f"idle for {idle_for_s:.0f} s, by earlier gaps {due}"
+    turn.state = replace(turn.state, recent=())
+
+
+def _held(number: int, turn: _Turn) -> int:
+    """What people ordered stands against all but the bounds."""
+    asked = turn.want
+    turn.clamps = []
+    turn.kind, turn.words = "hold", f"held at {number} by order, load asks {asked}"
+    return _bound(turn.bounds, number, turn.clamps)
 
 
 def _stabilize(policy: ScalingPolicy, load: Load, turn: _Turn, now: float, *, idle_for_s: float) -> None:
@@ -314,24 +355,28 @@ def _limit_steps(policy: ScalingPolicy, load: Load, turn: _Turn) -> None:
             turn.clamps.append(f"at most {policy.max_down_per_min} fewer a minute")
 
 
-def _cannot_tell(policy: ScalingPolicy, load: Load, state: ScalingState) -> Decision:
+def _cannot_tell(policy: ScalingPolicy, load: Load, state: ScalingState, bounds: Bounds) -> Decision:
     """Nobody reports: nothing changes but what people ordered, and a held request that was told of."""
-    clamps: list[str] = []
-    want = 1 if load.held and load.current == 0 else load.current
-    replicas = _bound(policy, want, clamps)
+    turn = _Turn(state, 0, load.current, "cannot_tell", "no gateway reports, cannot tell", [],
+                 _inputs(load, None, None), bounds)  # fmt: skip
+    if load.held and load.current == 0:
+        turn.want = policy.activation
+    replicas = _bound(bounds, turn.want, turn.clamps)
+    if policy.hold is not None:
+        replicas = _held(policy.hold, turn)
     return Decision(
-        replicas, state, f"no gateway reports, cannot tell: {_said(load.current, replicas, clamps)}",
-        "cannot_tell", valid=False, want=None, clamps=tuple(clamps), inputs=_inputs(load, None, None),
+        replicas, state, f"{turn.words}: {_said(load.current, replicas, turn.clamps)}", turn.kind,
+        valid=False, want=None, clamps=tuple(turn.clamps), inputs=turn.inputs, bounds=bounds,
     )  # fmt: skip
 
 
-def _bound(policy: ScalingPolicy, want: int, clamps: list[str]) -> int:
-    if want < policy.min_agents:
-        clamps.append(f"min {policy.min_agents}")
-        return policy.min_agents
-    if want > policy.max_agents:
-        clamps.append(f"max {policy.max_agents}")
-        return policy.max_agents
+def _bound(bounds: Bounds, want: int, clamps: list[str]) -> int:
+    if want < bounds.least:
+        clamps.append(f"min {bounds.least}" + (f" by schedule {bounds.least_by}" if bounds.least_by else ""))
+        return bounds.least
+    if want > bounds.most:
+        clamps.append(f"max {bounds.most}" + (f" by schedule {bounds.most_by}" if bounds.most_by else ""))
+        return bounds.most
     return want
 
 

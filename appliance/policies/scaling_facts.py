@@ -6,6 +6,9 @@ from typing import Any
 
 from appliance.policies.demand import NO_DEMAND, Demand
 from appliance.policies.forecast import Season
+from appliance.policies.idle_gaps import NO_GAPS, IdleGaps
+from appliance.policies.latency import NO_LATENCY, Counts, Latency
+from appliance.policies.schedules import Bounds, Schedule
 from appliance.policies.windows import Window, window_from_json, window_to_json
 
 
@@ -18,7 +21,9 @@ class ScalingPolicy:
     `by_concurrency` is set or requests are not counted. `capacity_rps` is what an agent does, as measured: a
     request then executes slots / capacity_rps seconds, else that is learned from answers. A request that
     waits longer than `slo_wait_s` is a miss, worth up to `miss_cost_s` agent-seconds. Targets that are None
-    are not looked at.
+    are not looked at. A new agent serves `start_s` after it is ordered; the first are `activation` at once.
+    `hold` is the number that people ordered whatever load asks; `schedules` are bounds by the clock. Agents
+    that are too many stay parked for `park_s` before they end; 0: they end.
     """
 
     min_agents: int = 1
@@ -46,14 +51,19 @@ class ScalingPolicy:
     target_cpu_percent: float | None = None
     target_rps: float | None = None
     target_p95_ms: float | None = None
+    park_s: float = 300.0
+    activation: int = 1
+    hold: int | None = None
+    schedules: tuple[Schedule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayLoad:
     """What one gateway process counted for the deployment. `process` names it: id and start.
 
-    Totals since its start: requests `accepted` and `finished`, and `service_s` that finished ones executed;
-    None where it does not tell. `oldest_wait_s` is how long the first in its queue has waited.
+    Totals since its start: requests `accepted` and `finished`, `service_s` that finished ones executed, and
+    `durations`, how many took how long, in buckets; None where it does not tell. `oldest_wait_s` is how long
+    the first in its queue has waited.
     """
 
     process: str
@@ -66,6 +76,7 @@ class GatewayLoad:
     finished: int | None = None
     service_s: float | None = None
     oldest_wait_s: float = 0.0
+    durations: Counts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +112,7 @@ class ScalingState:
     """The policy's memory. Times are Unix seconds; `recent` are (time, want) that may still hold it up.
 
     `peaks` are (time, slots) that bursts needed lately, `steps` (time, agents more or fewer) of a minute.
+    `queued` waited at the last look. `latency` is kept where a target of p95 is set. `gaps` are idle ones.
     """
 
     at: float
@@ -114,6 +126,9 @@ class ScalingState:
     peaks: tuple[tuple[float, float], ...] = ()
     steps: tuple[tuple[float, int], ...] = ()
     season: Season | None = None
+    queued: int = 0
+    latency: Latency = NO_LATENCY
+    gaps: IdleGaps = NO_GAPS
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON types."""
@@ -129,6 +144,9 @@ class ScalingState:
             "peaks": [list(pair) for pair in self.peaks],
             "steps": [list(pair) for pair in self.steps],
             "season": None if self.season is None else self.season.to_json(),
+            "queued": self.queued,
+            "latency": None if self.latency is NO_LATENCY else self.latency.to_json(),
+            "gaps": None if self.gaps is NO_GAPS else self.gaps.to_json(),
         }
 
 
@@ -136,7 +154,8 @@ class ScalingState:
 class Decision:
     """What to do and why. `want` is what the load asks before any clamp, None: cannot tell.
 
-    `kind` names the sort of reason in one word; a change of it is worth a row.
+    `kind` names the sort of reason in one word; a change of it is worth a row. `unbounded` is what would be
+    done without minimum and maximum, `bounds` are those that hold now, schedules counted in.
     """
 
     replicas: int
@@ -147,6 +166,8 @@ class Decision:
     want: int | None = None
     clamps: tuple[str, ...] = ()
     inputs: Mapping[str, float | int | None] = field(default_factory=dict)
+    unbounded: int | None = None
+    bounds: Bounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +182,7 @@ class Want:
 def state_from_json(given: Mapping[str, Any]) -> ScalingState | None:
     """The opposite of `to_json`; None where there is none, or it is not understood."""
     try:
-        season = given.get("season")
+        season, latency, gaps = given.get("season"), given.get("latency"), given.get("gaps")
         return ScalingState(
             at=float(given["at"]),
             window=window_from_json(given["window"]),
@@ -174,6 +195,9 @@ def state_from_json(given: Mapping[str, Any]) -> ScalingState | None:
             peaks=tuple((float(at), float(need)) for at, need in given.get("peaks", ())),
             steps=tuple((float(at), int(step)) for at, step in given.get("steps", ())),
             season=None if season is None else Season.from_json(season),
+            queued=int(given.get("queued", 0)),
+            latency=NO_LATENCY if latency is None else Latency.from_json(latency),
+            gaps=NO_GAPS if gaps is None else IdleGaps.from_json(gaps),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None

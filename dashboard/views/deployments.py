@@ -23,11 +23,13 @@ from dashboard.deployment_presenters import (
     cache_facts,
     deployment_facts,
     narrow,
+    placement_facts,
     serving_facts,
     tiles_of,
 )
 from dashboard.forms.serving import ServingForm
 from dashboard.presenters import COLUMNS, OverviewRows, build_snapshot, order_cells, rates_of_points
+from dashboard.scaling_presenters import decision_facts, scaling_facts
 from dashboard.sources import DECISIONS_SHOWN
 from dashboard.views.pages import render_live, render_page
 
@@ -99,6 +101,9 @@ def describe_deployment(row: Deployment, user: Any, now: float) -> dict[str, Any
         "tiles": tiles_of(snapshot, counts),
         "facts": deployment_facts(row, shown["cells"]["ready"], _capacity_of(row)),
         "serving": serving_facts(row),
+        "placement": placement_facts(row),
+        "scaling": scaling_facts(row, now),
+        "decision": decision_facts(decisions[0] if decisions else None),
         "cache": cache_facts(row, counts),
         "tables": [
             {

@@ -49,7 +49,9 @@ def ask(people, manage_key):
             headers["Authorization"] = f"Bearer {manage_key}"
         content = {} if body is None else {"data": json.dumps(body), "content_type": "application/json"}
         response = client.generic(method, path, headers=headers, **content)
-        return response.status_code, response.json() if response.content else None, response
+        is_json = response.content and response.headers["Content-Type"].startswith("application/json")
+        told = response.json() if is_json else None
+        return response.status_code, told, response
 
     return send
 

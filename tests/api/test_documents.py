@@ -13,12 +13,13 @@ from appliance.api.middleware import MAX_BODY_BYTES
 pytestmark = pytest.mark.django_db
 
 RESOURCES = {
+    "/api/power": {"get", "patch"},
     "/api/fleet": {"get"},
     "/api/nodes": {"get", "post"},
     "/api/nodes/{name}": {"get", "patch", "delete"},
     **{
         f"/api/nodes/{{name}}/{verb}": {"post"}
-        for verb in ("cordon", "uncordon", "drain", "reboot", "calibrate", "upgrade")
+        for verb in ("cordon", "uncordon", "drain", "reboot", "calibrate", "upgrade", "suspend", "wake")
     },
     "/api/nodes/{name}/transfers": {"get"},
     "/api/upgrade": {"post"},
@@ -31,11 +32,16 @@ RESOURCES = {
     "/api/deployments": {"get"},
     "/api/deployments/{name}": {"get", "put", "delete"},
     "/api/deployments/{name}/serving": {"patch"},
+    "/api/deployments/{name}/scaling": {"get", "patch"},
+    "/api/deployments/{name}/placement": {"get", "patch"},
     "/api/models": {"get", "post"},
     "/api/models/{name}": {"get", "delete"},
     "/api/keys": {"get", "post"},
     "/api/keys/{name}": {"delete"},
     "/api/decisions": {"get"},
+    "/api/decisions.csv": {"get"},
+    "/api/deployments/{name}/record": {"get"},
+    "/api/deployments/{name}/scaling/preview": {"post"},
     "/api/audit": {"get"},
 }
 

@@ -1,4 +1,4 @@
-"""The fleet's document, decisions and the audit log over the API."""
+"""The fleet's document and the audit log over the API."""
 
 import pytest
 
@@ -14,15 +14,6 @@ def test_the_fleet_is_that_of_the_command(ask, rows, by):
     assert status == 200
     now = rows["box"].seen_at.timestamp()
     assert document == read_fleet([], now)
-
-
-def test_decisions_are_listed(ask, rows):
-    """Newest first, also of one deployment."""
-    status, document, _ = ask("GET", "/api/decisions", by="vera")
-    assert (status, document["total"]) == (200, 1)
-    assert (document["items"][0]["reason"], document["items"][0]["after"]) == ("load", 2)
-    assert ask("GET", "/api/decisions?deployment=minilm")[1]["total"] == 1
-    assert ask("GET", "/api/decisions?deployment=other")[1] == {"items": [], "total": 0}
 
 
 def test_audit_events_are_paged(ask, rows):

@@ -53,7 +53,7 @@ def test_a_node_is_told_in_full(ask, rows):
     [
         ("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/transfers"), ("POST", "/cordon"),
         ("POST", "/uncordon"), ("POST", "/drain"), ("POST", "/reboot"), ("POST", "/upgrade"),
-        ("POST", "/calibrate"),
+        ("POST", "/calibrate"), ("POST", "/suspend"), ("POST", "/wake"),
     ],
 )  # fmt: skip
 def test_a_node_that_is_none_is_404(ask, rows, method, path):

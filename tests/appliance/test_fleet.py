@@ -156,7 +156,8 @@ def test_the_fleet_document_has_the_keys_that_scripts_read():
         "deployments": [
             {
                 "name": "minilm", "model": "minilm-v2", "task": "embed", "state": "ready", "desired": 1,
-                "ready": 1, "min": 0, "max": 3, "in_flight": 2, "queued": 5, "capacity_rps": 50.0,
+                "would": None, "ready": 1, "min": 0, "max": 3, "in_flight": 2, "queued": 5,
+                    "capacity_rps": 50.0,
             }
         ],
         "agents": [

@@ -100,7 +100,7 @@ PATHS = {
     "model-add": "/admin/appliance/inferencemodel/add/",
     "model": "/admin/appliance/inferencemodel/1/change/",
     "key-add": "/admin/appliance/apikey/add/",
-    "decisions": "/admin/appliance/decision/",
+    "decisions": "/decisions/",
     "users": "/admin/auth/user/",
 }
 

@@ -98,6 +98,30 @@ def test_pages_fit(page_at, screenshots, width, scheme):
     page.wait_for_selector("[name=cache_mb]")
     look("deployment-serving")
     page.click("text=Cancel")
+    page.click("#mw-placement")
+    page.wait_for_selector("[name=require]")
+    look("deployment-placement")
+    page.click("text=Cancel")
     page.click("#mw-bounds")
     page.wait_for_selector("[name=max_agents]")
     look("deployment-bounds")
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)], ids=["wide", "narrow"])
+def test_scaling_is_changed(page_at, size):
+    """What is set shows on the page, a schedule of the whole day is under way; a contradiction is said."""
+    page = page_at("/deployments/minilm/", *size).page
+    page.click("#mw-scaling")
+    page.locator("[name=schedule]").fill("daily 00:00-24:00 UTC min=1")
+    page.locator("[name=hold]").fill("900")
+    page.click("button:has-text('Save')")
+    expect(page.locator("[role=alert]")).to_contain_text("hold=900 is outside min=")
+    page.locator("[name=hold]").fill("")
+    page.click("summary:has-text('More settings')")
+    page.locator("[name=stabilization_s]").fill(str(size[0] / 100))
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    page.click("button:has-text('Save')")
+    page.wait_for_url("**/deployments/minilm/")
+    expect(page.locator("#mw-live")).to_contain_text("Schedule, under way")
+    expect(page.locator("#mw-live")).to_contain_text(str(size[0] / 100))
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]

@@ -42,6 +42,12 @@ new = Node.objects.create(name="rack-3", address="192.0.2.13", seen_at=soon, har
 Node.objects.create(
     name="rack-4", address="192.0.2.14", seen_at=now - timedelta(hours=3), hardware=hardware, **common
 )
+for name, stage in (("rack-5", "asleep"), ("rack-6", "waking")):
+    Node.objects.create(
+        name=name, address="192.0.2.15", seen_at=now - timedelta(hours=3), hardware=hardware,
+        power="wol:52:54:00:12:34:56", power_stage=stage, power_tries=1,
+        power_wanted="asleep" if stage == "asleep" else "", **common,
+    )
 for row in (well, ill):
     Agent.objects.create(
         id=f"minilm-{row.name}", deployment=deployment, revision=revision, node=row, host=row.address,
@@ -224,6 +230,9 @@ PATHS = {
     "node-transfer": "/nodes/rack-3/",
     "node-unreachable": "/nodes/rack-4/",
     "node-local": "/nodes/local/",
+    "node-asleep": "/nodes/rack-5/",
+    "node-wake": "/nodes/rack-5/order/wake/",
+    "power": "/power/",
     "node-edit": "/nodes/rack-1/edit/",
     "node-drain": "/nodes/rack-1/order/drain/",
     "node-retire": "/nodes/rack-1/order/retire/",

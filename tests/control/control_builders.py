@@ -13,6 +13,7 @@ from appliance.control.hands import Hands, Lane
 from appliance.control.history import Usage
 from appliance.control.measure import Measured, Measurer, Outcome
 from appliance.control.node_orders import NodeOffice
+from appliance.control.node_power import PowerOffice
 from appliance.control.node_views import NodeViews
 from appliance.control.renewal import Renewals
 from appliance.control.tick import Loop, Outside, describe
@@ -110,6 +111,31 @@ class FakeAsker:
         return dict(self.said)
 
 
+class FakeLevels:
+    """Agents that are told to park and to resume; `told` says which, in order."""
+
+    def __init__(self):
+        self.told = []
+
+    def park(self, agents):
+        self.told += [("park", agent) for agent, _, _ in agents]
+
+    def resume(self, agents):
+        self.told += [("resume", agent) for agent, _, _ in agents]
+
+
+class FakeSwitch:
+    """Sends for machines; `refuses` is what keeps it from that."""
+
+    def __init__(self):
+        self.sent, self.refuses = [], ""
+
+    def wake(self, address):
+        if self.refuses:
+            raise ProvisioningError(self.refuses)
+        self.sent.append(address)
+
+
 class FakeMeasurer(Measurer):
     """Agents that are told to measure themselves; the test says how it ends."""
 
@@ -165,6 +191,8 @@ class Stage:
         self.node = node or FakeNode()
         self.board = GatewayBoard()
         self.asker = FakeAsker()
+        self.levels = FakeLevels()
+        self.switch = FakeSwitch()
         self.measurer = FakeMeasurer()
         self.imports = []
         self.ports = iter(range(20001, 30000))
@@ -186,6 +214,8 @@ class Stage:
                 renewals=Renewals(authority, describe),
                 calibrations=Calibrations(self.measurer),
                 asker=self.asker,
+                levels=self.levels,
+                power=PowerOffice(lambda power: self.switch, begin=lambda work: work()),
                 routes_file=environment.routes_file,
                 read_usage=lambda: Usage(12.5, 40.0),
                 enqueue_import=self.imports.append,
@@ -195,12 +225,18 @@ class Stage:
         )
 
     def report(self, name="mini", *, seen=None, in_flight=0, queued=0, **counters):
-        """A gateway that serves the newest routes; unless `seen` says otherwise all agents are ready."""
+        """A gateway that serves the newest routes; unless `seen` says otherwise all agents are ready.
+
+        `seen` has the state of each, or more of what a gateway tells of it.
+        """
         route = RouteState.objects.first()
         states = dict.fromkeys(self.node.alive, "ready") if seen is None else seen
         self.concurrency_s += in_flight + queued
         message = gateway_report(
-            *(agent_report(agent, state) for agent, state in states.items()),
+            *(
+                agent_report(agent, **state) if isinstance(state, dict) else agent_report(agent, state)
+                for agent, state in states.items()
+            ),
             deployments=[
                 deployment_report(
                     name, in_flight=in_flight, queued=queued, concurrency_s=self.concurrency_s, **counters

@@ -100,7 +100,8 @@ def test_two_agents_share_a_box(stage):
     """The sum of what agents of a box are said to do is never more than the box does."""
     start_agents(stage, 2)
     tick_with(stage, speed=SPEED, busy=90.0)
-    assert [route.capacity_rps for route in routes().agents] == [75.0, 75.0]
+    assert Profile.objects.get().capacity_rps == 300.0
+    assert [route.capacity_rps for route in routes().agents] == [150.0, 150.0]
 
 
 def test_one_agent_measures_its_box_and_the_next_starts_with_it(stage):

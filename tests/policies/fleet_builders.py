@@ -52,8 +52,8 @@ def gateway_report(*agents, deployments=(), gateway="gateway-1", at=NOW, number=
     )  # fmt: skip
 
 
-def deployment(name="mini", *, least=1, most=4, desired=1, revision=1, **given) -> DeploymentFacts:
-    policy = ScalingPolicy(min_agents=least, max_agents=most, target=10.0)
+def deployment(name="mini", *, least=1, most=4, desired=1, revision=1, park_s=0.0, **given):
+    policy = ScalingPolicy(min_agents=least, max_agents=most, target=10.0, park_s=park_s)
     return DeploymentFacts(
         name=name,
         revision=revision,

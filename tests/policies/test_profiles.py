@@ -131,3 +131,23 @@ def test_capacities_on_a_box_never_exceed_the_box():
     assert share_of_box(4, 4) == 1.0
     assert share_of_box(2, 4) == 0.5
     assert share_of_box(0, 0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("known", "share", "stored"),
+    [
+        pytest.param(None, 0.5, 300.0, id="nothing known: of it its share is what it said"),
+        pytest.param(None, 1.0, 150.0, id="the box for itself"),
+        pytest.param(200.0, 0.5, None, id="known and possible"),
+        pytest.param(100.0, 0.5, 150.0, id="even beside others it does more"),
+        pytest.param(500.0, 0.5, 300.0, id="even alone it would do less"),
+    ],
+)
+def test_learned_beside_others(known, share, stored):
+    """What it does with its share of a box is not taken for what it does alone, nor scaled down twice."""
+    before = None if known is None else replace(LEARNED, capacity_rps=known)
+    found = learn(before, replace(SAID, capacity_rps=150.0), NOW, share)
+    assert (None if found is None else found.capacity_rps) == stored
+    if found is not None and share < 1.0:
+        assert found.fixed_s == pytest.approx(SAID.fixed_s * 150.0 / found.capacity_rps)
+        assert found.tokens_per_s == pytest.approx(SAID.tokens_per_s * found.capacity_rps / 150.0)

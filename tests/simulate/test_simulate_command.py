@@ -41,7 +41,7 @@ def test_table_policy_and_chart(trace, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ('{"max": 0}', "max=0: a whole number from 1 to 1000 is accepted"),
+        ('{"max": 0}', "max=0: a whole number from 1 to 1,000 is accepted"),
         ('{"max": 1, "min": 3}', "max=1 is below min=3"),
         ('{"mx": 1}', "'mx' is not a key"),
         ("{", "not JSON"),

@@ -59,7 +59,7 @@ class Command(ApplianceCommand):
         parser.add_argument("--region", help="where it stands")
         parser.add_argument("--cost-per-hour", metavar="X", help="what an hour costs, a number from 0")
         parser.add_argument("--preemptible", action="store_true", help="it may be taken away at any time")
-        parser.add_argument("--power", metavar="wol:MAC", help="how it is woken")
+        parser.add_argument("--power", metavar="wol:MAC|exec:NAME", help="how it is woken")
         self.add_timeout(parser)
         self.add_json(parser)
 
