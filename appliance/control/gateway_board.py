@@ -53,7 +53,8 @@ class GatewayBoard:
         with self._lock:
             if isinstance(message, GatewayReport):
                 self._newest[source] = (now, message)
-                if self._heard_at is None or now - self._heard_at > FRESH_S:
+                # The clock may have been put back.
+                if self._heard_at is None or not -1 <= now - self._heard_at <= FRESH_S:
                     self._heard_since = now
                 self._heard_at = now
                 return False

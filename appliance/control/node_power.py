@@ -116,7 +116,12 @@ class PowerOffice:
             reasons=_reasons([row for row in concerned if not row.is_local]),
             lackers=[one for one in snapshot.deployments if one.name in lacking],
         )
-        nodes = [self._node(view, order, around) for view, order in zip(views, orders, strict=True)]
+        nodes = []
+        for view, order in zip(views, orders, strict=True):
+            try:
+                nodes.append(self._node(view, order, around))
+            except (TypeError, ValueError, AttributeError):
+                log.exception("the row of node %s is damaged: its power stays as it is", view.name)
         return plan_power(nodes, power_rules().as_settings(), snapshot.now, short=sum(lacking.values()))
 
     def _node(self, view: NodeView, order: NodeOrders, around: _Around) -> PowerNode:

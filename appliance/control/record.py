@@ -4,19 +4,18 @@ import datetime as dt
 from dataclasses import replace
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Max, Q
 
 from appliance.control import lease
 from appliance.control.rows import to_time, write_agents
 from appliance.models import Agent, Decision, Deployment, Node, Revision
-from appliance.plain_values import changes_between
 from appliance.policies.actions import DeploymentPlan, Forget, Plan, Remove
 from appliance.policies.fleet import DeploymentFacts, FleetSnapshot
-from appliance.policies.scaling import ScalingPolicy
 from appliance.publish import touch_routes
+from appliance.scaling_settings import set_otherwise
 
-#: Decisions kept of each deployment.
-KEPT_DECISIONS = 5000
+#: Decisions kept of each deployment, and of all together: those of deployments that are gone go in the end.
+KEPT_DECISIONS, KEPT_OF_ALL = 5000, 1_000_000
 
 
 def record(held: lease.Held, snapshot: FleetSnapshot, plan: Plan, created: list[Agent], trigger: str) -> None:
@@ -88,7 +87,7 @@ def _write_decision(plan: DeploymentPlan, now: float, trigger: str, *, dry_run: 
         after=plan.desired,
         dry_run=dry_run,
         inputs=inputs,
-        policy={} if asked is None else changes_between(ScalingPolicy(), asked.policy),
+        policy={} if asked is None else set_otherwise(asked.policy),
         gateways=[] if asked is None else [one.process for one in asked.load.gateways],
         clamps=list(plan.clamps),
         reason=in_words(plan),
@@ -102,6 +101,12 @@ def prune_decisions(deployment: str, keep: int = KEPT_DECISIONS) -> None:
     oldest = mine[keep - 1 : keep].first()
     if oldest is not None:
         mine.filter(Q(at__lt=oldest.at) | Q(at=oldest.at, pk__lt=oldest.pk)).delete()
+
+
+def prune_all_decisions(keep: int = KEPT_OF_ALL) -> None:
+    """Forget all but the newest decisions, whatever they are on."""
+    newest = Decision.objects.aggregate(newest=Max("pk"))["newest"] or 0
+    Decision.objects.filter(pk__lte=newest - keep).delete()
 
 
 def _write_deployment(plan: DeploymentPlan, was: DeploymentFacts) -> None:

@@ -1,6 +1,7 @@
 """Rows to facts and back: only what changed is written, and only where nobody else changed it."""
 
 import datetime as dt
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -34,11 +35,16 @@ _TIMES = frozenset(
 #: Facts of an agent that a tick may change, by the names of their columns.
 _KEPT = ("wanted", "state", "attempt", "pid", "error", "draining_generation", "moving_to", *sorted(_TIMES))
 
+log = logging.getLogger(__name__)
+
 
 def read_deployments(
     nodes: Sequence[Node], known: Mapping[ProfileKey, Profile], agents: Iterable[AgentFacts] = ()
 ) -> tuple[DeploymentFacts, ...]:
-    """All deployments; what their average agent does is told by the nodes that `agents` are on."""
+    """All deployments; what their average agent does is told by the nodes that `agents` are on.
+
+    One whose row cannot be read is left out, and its agents go on as they are.
+    """
     on = defaultdict(list)
     for agent in agents:
         if agent.wanted == "warm":
@@ -47,7 +53,13 @@ def read_deployments(
     for node in nodes:
         kinds[box_of(node.hardware)].append(node.name)
     rows = Deployment.objects.select_related("model", "revision__model")
-    return tuple(deployment_facts(row, kinds, known, on[row.name]) for row in rows)
+    found = []
+    for row in rows:
+        try:
+            found.append(deployment_facts(row, kinds, known, on[row.name]))
+        except (TypeError, ValueError, AttributeError, LookupError):
+            log.exception("the row of deployment %s is damaged: it stays as it is", row.name)
+    return tuple(found)
 
 
 def policy_of(row: Deployment, profiles: Sequence[Profile]) -> ScalingPolicy:
@@ -96,7 +108,7 @@ def deployment_facts(
         capacities={name: one.capacity_rps for name, one in profiles.items() if one.capacity_rps},
         placement=rules_from_json(row.placement),
         desired_rps=row.desired_rps,
-        moves=tuple(row.moves),
+        moves=tuple(float(at) for at in row.moves),
     )
 
 

@@ -25,7 +25,7 @@ from appliance.control.levels import LevelOrders
 from appliance.control.node_orders import NodeOffice
 from appliance.control.node_power import PowerOffice
 from appliance.control.node_views import LOCAL_HOST, NodeView, NodeViews, node_facts
-from appliance.control.record import prune_decisions, record
+from appliance.control.record import prune_all_decisions, prune_decisions, record
 from appliance.control.renewal import Renewals
 from appliance.control.rows import AgentRows, read_deployments, read_epoch
 from appliance.models import Agent, Decision, Revision, RouteState
@@ -340,6 +340,7 @@ class Loop:
         if now - self._prune_at >= _PRUNE_EVERY_S:
             self._prune_at = now
             prune_inputs(now)
+            prune_all_decisions()
             _try(self._outside.office.prune, this.views, now)
 
     def _sweep(self, views: Sequence[NodeView]) -> None:

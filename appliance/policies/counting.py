@@ -56,7 +56,11 @@ def in_agents(decision: Decision, turn: Turn) -> Decision:
         agents = max(turn.deployment.desired, min(1, decision.replicas))
         return replace(decision, replicas=min(max(agents, turn.least), turn.most))
     have = Capacity(turn, turn.settled())
-    found = _grown(turn, have, asked) if have.total < asked - LACKS else _shrunk(turn, asked)
+    grows = have.total < asked - LACKS
+    found = _grown(turn, have, asked) if grows else _shrunk(turn, _most_asked_lately(decision, asked))
+    stays = min(turn.deployment.desired, turn.most)
+    if found.agents < stays and not decision.lowers:
+        found = _Count(stays, have.total, _said(asked, stays, have.total, "something is missing: never down"))
     inputs = {**decision.inputs, "asked_agents": asked, "agents_do": round(found.does, 2)}
     clamps = (*decision.clamps, found.why) if found.why else decision.clamps
     words = f"{decision.reason}; {found.why}" if found.why else decision.reason
@@ -108,6 +112,13 @@ def _next_node(turn: Turn, wishes: Wishes, parked: list[str]) -> str | Refusal:
     if parked:
         return parked.pop(0)
     return turn.spaces.look(turn.deployment.model_bytes, wishes.next(), patient=True)
+
+
+def _most_asked_lately(decision: Decision, asked: int) -> int:
+    """Beyond the maximum nothing was kept up by the decision itself: without this each dip would count."""
+    if asked <= decision.replicas:
+        return asked
+    return max(asked, *(was for _, was in decision.state.recent), 0)
 
 
 def _shrunk(turn: Turn, asked: int) -> _Count:

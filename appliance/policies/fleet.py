@@ -63,7 +63,8 @@ class AgentFacts:
     without being ready; `leaving_at` when it was last told to leave; `away_at` since when it is out
     of service with its node, until it is ready again; `parked_at` when it was told to park. `capacity_rps`
     is what it can do beside the other agents of its node, 0: not known. One that is `outdated` makes room
-    for one with a better profile; since `moving_at` one of the same on node `moving_to` is to take its place.
+    for one with a better profile; since `moving_at` one of the same on node `moving_to` is to take its place;
+    without a time that was tried in vain.
     """
 
     id: str

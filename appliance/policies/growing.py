@@ -18,6 +18,8 @@ class Wishes:
         self._base = turn.deployment.policy.min_agents + turn.deployment.policy.warm_floor
         left = {agent.node for agent in turn.warm() if agent.moving_at is not None}
         self._shun = frozenset(left | {agent.node for agent in turn.made_up_for()})
+        # Where one was to move in vain: new agents may go there, no other moves there.
+        self._tried = {agent.moving_to for agent in turn.warm() if agent.moving_to and not agent.moving_at}
         for agent in turn.settled():
             self.add(agent.node)
 
@@ -29,7 +31,7 @@ class Wishes:
             on_node = on_node - Counter([without])
             in_region = in_region - Counter([self._region(without)])
             owned -= self._is_owned(without)
-            shun |= {without}
+            shun |= {without, *self._tried}
         return Wish(
             turn.deployment.capacities, turn.deployment.placement, base=owned < self._base,
             on_node=on_node, in_region=in_region, shun=shun,

@@ -33,8 +33,8 @@ def mend(turn: Turn) -> None:
         if not turn.snapshot.can_tell(agent) or agent.id in turn.snapshot.in_hand:
             continue
         alive = turn.snapshot.pid(agent) is not None
-        if alive and not_ready_in_time(agent, turn.snapshot):
-            limit_s = start_limit_s(agent.model_bytes)
+        if alive and not_ready_in_time(agent, turn.snapshot, longest_s=turn.longest_s()):
+            limit_s = start_limit_s(agent.model_bytes, agent.attempt)
             turn.put(give_up(agent, now, f"it was not ready within {limit_s:.0f} s"))
             turn.actions.append(Stop(agent.id, agent.node, kill=True))
             turn.did.append(f"end {agent.id}: not ready within {limit_s:.0f} s")

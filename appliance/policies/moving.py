@@ -19,6 +19,7 @@ MOST_MOVES: Final = 6
 QUIET_S: Final = 60.0
 #: One that could not be brought by then stays where it is.
 GIVE_UP_S: Final = 180.0
+_NOT_READY: Final = "none was ready"
 #: Reasons of decisions with which nothing is moved.
 _UNREST: Final = frozenset({"panic", "held", "cannot_tell", "removing", "paused", "proof", "backlog"})
 
@@ -81,11 +82,15 @@ def begin(turns: Mapping[str, Turn], plans: Sequence[DeploymentPlan], move: Move
 
 
 def look_after_moves(turn: Turn) -> None:
-    """Call off what is under way where it would not be begun now: the other is one too many then."""
+    """Call off what is under way where it would not be begun now: the other is one too many then.
+
+    Where none was ready in time that is remembered, so that it is not tried again and again.
+    """
     for agent in turn.those(lambda one: one.moving_at is not None and one.wanted == "warm"):
         why = _why_off(turn, agent.moving_at or turn.snapshot.now, agent.moving_to)
         if why:
-            turn.put(replace(agent, moving_at=None, moving_to=""))
+            tried = agent.moving_to if why.startswith(_NOT_READY) else ""
+            turn.put(replace(agent, moving_at=None, moving_to=tried))
             turn.did.append(f"leave {agent.id} on {agent.node}: {why}")
 
 
@@ -102,7 +107,7 @@ def _why_off(turn: Turn, since: float, to_node: str) -> str:
     if turn.deployment.placement.limits and (broken := turn.deployment.placement.why_not(node.labels)):
         return f"{to_node} {broken}"
     if turn.snapshot.now - since > GIVE_UP_S:
-        return f"none was ready on {to_node} within {GIVE_UP_S:.0f} s"
+        return f"{_NOT_READY} on {to_node} within {GIVE_UP_S:.0f} s"
     queued = any(seen.queued for _, seen in turn.snapshot.deployment_reports(turn.deployment.name))
     if queued or (state is not None and state.panic_at is not None and state.panic_at > since):
         return "load has come"
@@ -110,4 +115,4 @@ def _why_off(turn: Turn, since: float, to_node: str) -> str:
 
 
 def _recent(moves: Sequence[float], now: float) -> tuple[float, ...]:
-    return tuple(at for at in moves if now - at < WINDOW_S)
+    return tuple(at for at in moves if -1 <= now - at < WINDOW_S)  # the clock may have been put back

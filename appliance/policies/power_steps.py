@@ -75,6 +75,8 @@ def _note_idleness(node: PowerNode, now: float) -> PowerStep | None:
 
 
 def _leave(node: PowerNode, now: float) -> PowerStep | None:
+    if node.ordered == "awake" and not node.awake:  # it went meanwhile: the order holds, and it is sent for
+        return PowerStep(node.name, changes=_stage("", now), words="sleeps no more, and is not there")
     if node.ordered == "awake" or node.wanted == "retired":
         return PowerStep(node.name, changes=_stage("", now, power_wanted=""), words="stays awake")
     if node.ordered != "asleep" and (node.agents or node.busy):
@@ -107,7 +109,8 @@ def _sleep_on(node: PowerNode, now: float) -> PowerStep | None:
 
 
 def _wake_up(node: PowerNode, settings: PowerSettings, now: float) -> PowerStep | None:
-    if node.awake and node.seen_at is not None and node.seen_at > node.stage_at:
+    put_back = node.stage_at > now + 1  # the clock
+    if node.awake and node.seen_at is not None and (node.seen_at > node.stage_at or put_back):
         changes = _stage("", now, power_tries=0, power_how="", idle_since=None, awake_since=now)
         if node.ordered == "awake":
             changes["power_wanted"] = ""

@@ -4,6 +4,7 @@ New agents come up before old ones go; an agent leaves only after a handshake: e
 taken it out of service, and it says itself that it holds nothing.
 """
 
+import logging
 from dataclasses import replace
 
 from appliance.policies.actions import Action, Asked, Create, DeploymentPlan, EndOrphan, Forget, Plan, Remove
@@ -27,6 +28,8 @@ from appliance.policies.victims import drain_surplus
 #: How long agents of a removed deployment are kept for requests that still wait in gateways.
 REMOVAL_GRACE_S = 60.0
 
+log = logging.getLogger(__name__)
+
 
 def plan(snapshot: FleetSnapshot) -> Plan:
     """Compute the tick's actions. Where everything is as wanted there are none."""
@@ -37,19 +40,37 @@ def plan(snapshot: FleetSnapshot) -> Plan:
     turns = [Turn(snapshot, one, own.get(one.name, []), spaces) for one in snapshot.deployments]
     plans = [_run(turn) for turn in turns]
     plans = _rearrange(snapshot, turns, plans, spaces)
-    after = [agent for turn in turns for agent in turn.agents]
+    known = {one.name for one in snapshot.deployments}
+    # Those of a deployment that could not be read stay as they are.
+    after = [agent for name, agents in own.items() if name not in known for agent in agents]
+    after += [agent for turn in turns for agent in turn.agents]
     actions: list[Action] = [action for turn in turns for action in turn.actions]
     after, plans = make_room(snapshot, spaces, after, plans)
-    known = {agent.id for agent in snapshot.agents}
-    for node, running in sorted(snapshot.running.items()):
-        actions.extend(EndOrphan(agent, node) for agent in sorted(running or ()) if agent not in known)
     before = {agent.id: agent.wanted for agent in snapshot.agents}
+    for node, running in sorted(snapshot.running.items()):
+        actions.extend(EndOrphan(agent, node) for agent in sorted(running or ()) if agent not in before)
     changed = any(agent.wanted != before[agent.id] for agent in after)
     changed = changed or any(isinstance(action, Create | Forget | Remove) for action in actions)
     return Plan(tuple(after), tuple(plans), tuple(actions), changed)
 
 
 def _run(turn: Turn) -> DeploymentPlan:
+    """One that cannot be planned is left as it is, without its memory: it must stop no other."""
+    agents = list(turn.agents)
+    try:
+        return _run_through(turn)
+    except Exception as error:
+        log.exception("deployment %s could not be planned", turn.deployment.name)
+        turn.agents, turn.actions, turn.did = agents, [], []
+        one, why = turn.deployment, f"{type(error).__name__}: {error}"[:200]
+        return DeploymentPlan(
+            one.name, one.desired, one.desired, None, "it could not be planned and stays as it is", "fault",
+            f"it could not be planned: {why}", (), {}, None, one.removing_at, one.proven, (), None,
+            one.would if one.dry_run else None, one.desired_rps, one.moves,
+        )  # fmt: skip
+
+
+def _run_through(turn: Turn) -> DeploymentPlan:
     deployment, now = turn.deployment, turn.snapshot.now
     removing_at = (deployment.removing_at or now) if deployment.removing else None
     proven = deployment.proven or any(

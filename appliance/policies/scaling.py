@@ -209,8 +209,8 @@ def _waiting_wants(
     policy: ScalingPolicy, load: Load, turn: _Turn, seen: Queueing, now: float
 ) -> Sequence[Want]:
     demand, state = turn.state.demand, turn.state
-    peaks = (*(one for one in state.peaks if now - one[0] < policy.peak_s),)
-    peaks = (*peaks, (now, round(servers_for_peak(demand, now, seen), 3)))
+    peak = round(servers_for_peak(demand, now, seen), 3)  # of earlier ones only higher ones still count
+    peaks = (*(one for one in state.peaks if now - one[0] < policy.peak_s and one[1] > peak), (now, peak))
     turn.state = replace(state, peaks=peaks)
     turn.inputs |= {"rate_rps": round(seen.rate_rps, 3), "service_s": round(seen.service_s, 4)}
     backlog = servers_for_backlog(demand, now, seen, queued=load.queued, ready=load.ready)
@@ -302,13 +302,14 @@ def _conclude(policy: ScalingPolicy, load: Load, turn: _Turn, now: float, *, bli
         replicas, turn.state, f"{turn.words}: {_said(load.current, replicas, turn.clamps)}", turn.kind,
         valid=True, want=turn.asked, clamps=tuple(turn.clamps), inputs=turn.inputs,
         unbounded=None if policy.hold is not None else turn.want, bounds=turn.bounds,
+        lowers=not blind and load.complete,
     )  # fmt: skip
 
 
 def _follow_gaps(policy: ScalingPolicy, load: Load, turn: _Turn, idle_for_s: float) -> None:
-    """While nothing is there, the last agent goes and comes as earlier gaps say, where they are believed."""
+    """While nothing is there, the last agent follows earlier gaps; a short `idle_s` is taken at its word."""
     gaps, lead_s = turn.state.gaps, policy.start_s + TICK_S
-    there = load.held or load.in_flight + load.queued > 0
+    there = load.held or load.in_flight + load.queued > 0 or policy.idle_s < SHORT_S
     if there or turn.want > 1 or idle_for_s <= 0 or policy.slots is None or not gaps.used:
         return
     wanted = int(is_planned(gaps.plan, idle_for_s, lead_s))

@@ -155,7 +155,8 @@ class Decision:
     """What to do and why. `want` is what the load asks before any clamp, None: cannot tell.
 
     `kind` names the sort of reason in one word; a change of it is worth a row. `unbounded` is what would be
-    done without minimum and maximum, `bounds` are those that hold now, schedules counted in.
+    done without minimum and maximum, `bounds` are those that hold now, schedules counted in. Unless it
+    `lowers`, something is missing that it should be seen by: then nobody goes.
     """
 
     replicas: int
@@ -168,6 +169,7 @@ class Decision:
     inputs: Mapping[str, float | int | None] = field(default_factory=dict)
     unbounded: int | None = None
     bounds: Bounds | None = None
+    lowers: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,12 +124,23 @@ def policy_from(base: ScalingPolicy, kept: Mapping[str, Any]) -> ScalingPolicy:
     for name, value in kept.items():
         try:
             if name == SCHEDULES:
-                base = replace(base, schedules=read_schedules(value if isinstance(value, list) else ()))
+                base = replace(base, schedules=_read_known(value if isinstance(value, list) else ()))
             else:
                 base = set_key(base, name, "none" if value is None else str(value))
         except BadKey:
             continue
     return base
+
+
+def _read_known(texts: Iterable[object]) -> tuple[Schedule, ...]:
+    """Those that are understood: one whose time zone is not known any more takes no other with it."""
+    found: list[Schedule] = []
+    for text in texts:
+        try:
+            found += read_schedules([text])
+        except BadKey:
+            continue
+    return tuple(dict.fromkeys(found[:MOST_SCHEDULES]))
 
 
 def read_schedules(texts: Iterable[object]) -> tuple[Schedule, ...]:

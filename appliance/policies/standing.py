@@ -5,6 +5,7 @@ tell: without a fresh report nothing is concluded.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from appliance.policies.fleet import AgentFacts, Exit, FleetSnapshot
 
@@ -17,11 +18,16 @@ _START_S = 10.0
 _LONGEST_START_S = 60.0
 _LOAD_BYTES_PER_S = 40e6
 _MAX_ERROR = 4000
+#: When something was; none of it can be to come.
+_PAST = ("started_at", "ready_at", "unready_at", "leaving_at", "away_at", "parked_at", "moving_at")
 
 
-def start_limit_s(model_bytes: int) -> float:
-    """How long an agent may take to be ready: 10 s, and for a model of 1 GB 35 s; at most 60 s."""
-    return min(_LONGEST_START_S, _START_S + model_bytes / _LOAD_BYTES_PER_S)
+def start_limit_s(model_bytes: int, attempt: int = 0) -> float:
+    """How long an agent may take to be ready: 10 s, and for a model of 1 GB 35 s; at most 60 s.
+
+    Each further attempt has as much more: on a machine that is slow just now all would be ended for ever.
+    """
+    return min(_LONGEST_START_S, (_START_S + model_bytes / _LOAD_BYTES_PER_S) * (attempt + 1))
 
 
 def restart_delay_s(attempt: int) -> float:
@@ -36,6 +42,7 @@ def restart_delay_s(attempt: int) -> float:
 
 def assess(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
     """The agent's facts after what was seen at `snapshot.now`; unchanged where nothing can be told."""
+    agent = _by_this_clock(agent, snapshot.now)
     if not snapshot.can_tell(agent):
         return _out_of_sight(agent, snapshot)
     pid = snapshot.pid(agent)
@@ -48,14 +55,18 @@ def assess(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
     return _alive(agent, snapshot)
 
 
-def not_ready_in_time(agent: AgentFacts, snapshot: FleetSnapshot) -> bool:
-    """Whether a living agent has been without being ready for too long, while gateways could tell."""
+def not_ready_in_time(agent: AgentFacts, snapshot: FleetSnapshot, *, longest_s: float = 0.0) -> bool:
+    """Whether a living agent has been without being ready for too long, while gateways could tell.
+
+    A silent gateway may be served by it: where there is one, the longest request may end first.
+    """
     if agent.unready_at is None or snapshot.heard_since is None or agent.retry_at is not None:
         return False
     if snapshot.pid(agent) is None or agent.id in snapshot.in_hand or snapshot.link(agent) is None:
         return False
     waited_s = snapshot.now - max(agent.unready_at, snapshot.heard_since)
-    return waited_s > start_limit_s(agent.model_bytes)
+    spare_s = longest_s if snapshot.silent else 0.0
+    return waited_s > start_limit_s(agent.model_bytes, agent.attempt) + spare_s
 
 
 def give_up(agent: AgentFacts, now: float, error: str) -> AgentFacts:
@@ -85,6 +96,15 @@ def describe_exit(ended: Exit | None) -> str:
     else:
         words = f"the process exited with code {ended.code}"
     return "\n".join((words, *(ended.log if ended else ())))
+
+
+def _by_this_clock(agent: AgentFacts, now: float) -> AgentFacts:
+    """Where the clock was put back: times to come are taken for now, so that nothing waits for them."""
+    times = [name for name in _PAST if (getattr(agent, name) or 0.0) > now + 1]
+    if agent.retry_at is not None and agent.retry_at > now + FAILED_RETRY_S + 1:
+        times.append("retry_at")
+    changes: dict[str, Any] = dict.fromkeys(times, now)
+    return replace(agent, **changes) if changes else agent
 
 
 def _out_of_sight(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:

@@ -13,6 +13,10 @@ from typing import Protocol
 
 #: An order to start more agents so soon after one to stop some is a flap.
 FLAP_S = 60.0
+#: Of held requests the loop is told so often.
+HELD_AGAIN_S = 0.5
+#: What waits is given up so long after the traffic's end.
+LONGEST_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,20 +198,21 @@ class _Replay:
         self.series: list[tuple[float, int, int, int]] = []
         self.now = self.concurrency_s = self.busy_s = self.service_s = 0.0
         self.in_flight = self.arrived = self.finished = self.changes = self.flaps = 0
-        self.lowered_at = -inf
+        self.lowered_at = self.held_at = -inf
         self.current = self._bound(policy.initial)
         self.fleet.order(self.current, 0.0, 0.0)
         self.fleet.wake(0.0)
 
     def run(self) -> Outcome:
-        """Ticks until all has come and all is answered."""
-        tick, total = 0, len(self.traffic.arrivals)
-        while self.now < self.traffic.duration_s or self.finished < total:
+        """Ticks until all has come and all is answered, or nobody does that for too long."""
+        tick, total, duration_s = 0, len(self.traffic.arrivals), self.traffic.duration_s
+        while self.now < duration_s or (self.finished < total and self.now < duration_s + LONGEST_AFTER_S):
             self._tick()
             tick += 1
             until = tick * self.plant.tick_s
             self._advance(until)
         self.fleet.end(self.now)
+        self.waits.extend(self.now - self.traffic.arrivals[number] for number in self.queue)
         misses = sum(wait > self.plant.slo_wait_s for wait in self.waits)
         return Outcome(
             self.policy.name, total, misses, self.fleet.agent_seconds, self.busy_s, self.fleet.cold_starts,
@@ -254,7 +259,8 @@ class _Replay:
             else:
                 self.queue.append(self.arrived)
                 self.arrived += 1
-                if self.current == 0:
+                if self.current == 0 and self.now - self.held_at >= HELD_AGAIN_S:
+                    self.held_at = self.now
                     self._tick(held=True)
             self._serve()
         self._pass_time(until)
@@ -272,5 +278,8 @@ class _Replay:
 
 
 def replay(traffic: Traffic, policy: Policy, plant: Plant) -> Outcome:
-    """Run one policy. The replay ends when all the traffic has come and all of it is answered."""
+    """Run one policy. The replay ends when all the traffic has come and all of it is answered.
+
+    What nobody has served an hour after the last came has waited until then.
+    """
     return _Replay(traffic, policy, plant).run()

@@ -149,3 +149,30 @@ def test_lack_of_room_is_told():
     assert (each.desired, decided.actions) == (3, ())
     assert "no room for more" in each.reason
     assert "a has 46 MB of RAM left" in each.problem
+
+
+def beyond_most(units, *, silent=(), recent=()):
+    """Four fast agents are all that may be, and the load asks for so many average ones."""
+    names = [f"n{number}" for number in range(6)]
+    one = wanted(4, least=1, most=4, unit_rps=USUAL, capacities=dict.fromkeys(names, FAST))
+    one = replace(one, desired_rps=4 * USUAL, scaling_state=replace(one.scaling_state, recent=recent))
+    agents = on(names[:4])
+    seen = [agent_report(each.id, link_state(each)) for each in agents]
+    report = gateway_report(*seen, deployments=[busy(units)], at=NOW)
+    nodes = [node(name) for name in names]
+    return plan(fleet(nodes, agents, [one], reports=[report], silent=silent)).deployments[0]
+
+
+def test_beyond_the_maximum_a_silent_gateway_lowers_nothing_either():
+    """Three would do what is seen; a gateway that is silent may have more, so all four stay."""
+    assert beyond_most(6).desired == 3
+    stays = beyond_most(6, silent=("gateway-2",))
+    assert (stays.desired, stays.did) == (4, ())
+    assert "something is missing: never down" in stays.reason
+
+
+def test_beyond_the_maximum_a_dip_lowers_nothing():
+    """What was asked within the stabilisation window is kept, though it is more than the maximum."""
+    dip = beyond_most(6, recent=((NOW - 10, 8),))
+    assert (dip.desired, dip.did) == (4, ())
+    assert beyond_most(6, recent=((NOW - 100, 8),)).desired == 3

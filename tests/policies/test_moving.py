@@ -99,6 +99,18 @@ class TestSpreading:
         assert f"leave mini-1 on a: {why}" in did(decided)[0]
         assert decided.agents[0].moving_at is None
 
+    def test_a_move_in_vain_is_not_tried_again(self):
+        """None was ready there in time: nobody of this deployment is moved there once more."""
+        world = World(BOTH, on("aa", threads=2), [wanted(2)])
+        first, second = world.agents
+        world.agents = [replace(first, moving_at=NOW - GIVE_UP_S - 1, moving_to="b"), second]
+        assert "none was ready on b within 180 s" in did(world.tick())[0]
+        world.settle()
+        assert world.where() == ["a", "a"]
+        world.agents = [replace(one, moving_to="") for one in world.agents]
+        world.settle()
+        assert world.where() == ["a", "b"]
+
     def test_replicas_over_nodes_and_regions(self):
         """What is to be spread is, two apart at most one after."""
         nodes = [

@@ -3,7 +3,7 @@
 import pytest
 
 from appliance.policies.scaling import ScalingPolicy
-from appliance.policies.scaling_keys import KEYS, BadKey, check, set_key
+from appliance.policies.scaling_keys import KEYS, BadKey, check, policy_from, set_key
 
 
 def test_keys_set_their_fields():
@@ -47,3 +47,11 @@ def test_contradictions_are_named(policy, said):
     """Values that cannot hold together are refused."""
     with pytest.raises(BadKey, match=said):
         check(policy)
+
+
+def test_a_schedule_that_is_not_understood_takes_no_other_with_it():
+    """A row may keep one whose time zone is not known any more: all others hold."""
+    good = "mon-fri 08:00-18:00 Europe/Berlin min=3"
+    kept = {"schedule": ["daily 08:00-18:00 Nowhere/City min=9", good, 7], "idle_s": 20}
+    policy = policy_from(ScalingPolicy(), kept)
+    assert ([one.text for one in policy.schedules], policy.idle_s) == ([good], 20.0)

@@ -88,3 +88,14 @@ def test_a_gateway_that_starts_again_counts_on():
     ]
     found = compare_policies([*first, *second], POLICY, POLICY)
     assert 390 <= found.requests <= 400
+
+
+@pytest.mark.parametrize(
+    "values", [{"hold": 0}, {"max_agents": 1, "slo_wait_s": 0.5}], ids=["nobody serves", "far too few do"]
+)
+def test_values_that_never_serve_come_to_an_end(values):
+    """What nobody serves within a while after the end counts as missed: no replay goes on for ever."""
+    new = replace(POLICY, **values)
+    found = compare_policies(recorded(300, lambda _: 40, policy=new), POLICY, new)
+    assert found.requests == 299 * 40
+    assert found.new.misses > 0.9 * found.requests

@@ -75,6 +75,7 @@ def test_down_and_up_within_a_minute_is_a_flap():
 arrivals = st.lists(st.tuples(st.floats(0, 60), st.floats(0.01, 8)), min_size=1, max_size=60)
 
 
+@pytest.mark.slow
 @given(arrivals, st.lists(st.integers(0, 9), min_size=1, max_size=20), st.integers(1, 3))
 def test_all_are_answered_and_counters_balance(pairs, wants, slots):
     """Whatever a policy does, each request executes once, and the totals a policy sees never fall."""

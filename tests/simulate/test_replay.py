@@ -14,6 +14,7 @@ from appliance.simulate.synthetic import SYNTHETIC, burst, diurnal, sawtooth, sm
 PLANT = Plant()
 
 
+@pytest.mark.slow
 def test_memory_in_json_decides_the_same():
     """Saved and loaded every ten seconds, each decision and reason is equal, row by row."""
     traffic = burst(5, duration_s=900.0)
@@ -26,6 +27,7 @@ def test_memory_in_json_decides_the_same():
     assert runs[0] == runs[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_same_seed_same_outcome(name):
     """Made-up traffic and its replay hold no chance."""
