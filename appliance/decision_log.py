@@ -14,8 +14,9 @@ from typing import IO, Any
 from django.db.models import F, Q, QuerySet
 
 from appliance.control.inputs import code_mark, read_ticks
-from appliance.errors import VerbError
+from appliance.errors import BadArgument, VerbError
 from appliance.models import Decision, Deployment, RecordedTick
+from appliance.scaling_settings import say
 from appliance.simulate.recorded import Tick, Verdict, verify
 
 #: Rows of one export at most.
@@ -80,7 +81,7 @@ def cursor_of(row: Decision) -> str:
 
 
 def read_since(text: str, now: dt.datetime) -> dt.datetime:
-    """A time from `90s`, `30m`, `1h`, `2d` before now, or from ISO 8601. Raises VerbError."""
+    """A time from `90s`, `30m`, `1h`, `2d` before now, or from ISO 8601. Raises BadArgument."""
     span = _SPAN.fullmatch(text.strip())
     try:
         if span:
@@ -88,7 +89,7 @@ def read_since(text: str, now: dt.datetime) -> dt.datetime:
         at = dt.datetime.fromisoformat(text.strip())
         return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
     except (ValueError, OverflowError):
-        raise VerbError(
+        raise BadArgument(
             f"time {text[:40]!r} is not accepted: 90s, 30m, 1h, 2d, or a time as 2026-11-21T20:00:00Z, is"
         ) from None
 
@@ -151,8 +152,8 @@ def explain(row: Decision) -> list[str]:
         lines.append(f"Done at once: {'; '.join(map(str, row.actions))}.")
     lines.append(_TRIGGERS.get(row.trigger, f"What made the loop look: {row.trigger}."))
     if row.policy:
-        set_so = ", ".join(f"{name} {value}" for name, value in row.policy.items())
-        lines.append(f"The policy, where it is not the default: {set_so}.")
+        set_so = ", ".join(f"{name} {say(value)}" for name, value in row.policy.items())
+        lines.append(f"Settings that are not the default, and what is known of its agents: {set_so}.")
     return lines
 
 
@@ -227,9 +228,9 @@ def check_record(name: str, since: dt.datetime | None = None) -> Verdict:
         raise VerbError(f"the {others} ticks of {name!r} were decided by another version of the policies")
     found = verify(ticks)
     if not found.ticks:
-        kept = "none at all" if not RecordedTick.objects.exists() else "none of it"
+        none = "nothing is" if not RecordedTick.objects.exists() else "nothing of it is"
         raise VerbError(
-            f"no tick of {name!r} can be replayed, {kept} are recorded: the loop keeps the last 2 h, "
+            f"no tick of {name!r} can be replayed, {none} recorded: the loop keeps the last 2 h, "
             "and up to 10 min pass from a time to the next tick to begin from; ask for longer"
         )
     return found

@@ -12,6 +12,7 @@ from appliance.models import Deployment, InferenceModel, Revision
 from appliance.policies.snapshot import Generation
 from appliance.publish import touch_routes
 from appliance.row_settings import read_fields, show_values
+from appliance.scaling_settings import check_scaling
 from appliance.serving_settings import SERVING, is_cacheable
 
 
@@ -42,6 +43,8 @@ def deploy(
             _set_bounds(deployment, min_agents, max_agents, new=created)
             deployment.model = entry
             deployment.clean_fields(exclude=("revision", "model"))
+            if min_agents is not None or max_agents is not None:
+                check_scaling(deployment)
             deployment.save()
             _set_revision(deployment, entry)
             after = {"model": entry.name, "min": deployment.min_agents, "max": deployment.max_agents}

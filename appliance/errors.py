@@ -7,6 +7,10 @@ class VerbError(Exception):
     """Refused, with nothing done. `str()` is one line: what is wrong and what to do."""
 
 
+class BadArgument(VerbError):
+    """Refused because of what was given, however things stand: a key or a value that is never accepted."""
+
+
 class Conflict(VerbError):
     """Refused because of how things stand, not of what was asked: it may be accepted later."""
 

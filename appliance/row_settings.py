@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from appliance.errors import VerbError
+from appliance.errors import BadArgument
 
 _WHOLE = re.compile(r"[0-9]{1,12}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
@@ -32,30 +32,30 @@ class Setting:
 
 
 def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
-    """Values by key, of texts such as `sticky=yes`. Raises VerbError: no pair, or a key twice."""
+    """Values by key, of texts such as `sticky=yes`. Raises BadArgument: no pair, or a key twice."""
     pairs: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise VerbError(f"{text[:_MAX_SHOWN]!r} is not accepted: KEY=VALUE is, in one word")
+            raise BadArgument(f"{text[:_MAX_SHOWN]!r} is not accepted: KEY=VALUE is, in one word")
         if key.strip() in pairs:
-            raise VerbError(f"{key.strip()[:_MAX_SHOWN]} is given twice: give it once")
+            raise BadArgument(f"{key.strip()[:_MAX_SHOWN]} is given twice: give it once")
         pairs[key.strip()] = value.strip()
     return pairs
 
 
 def read_fields(settings: Sequence[Setting], given: Mapping[str, object]) -> dict[str, object]:
-    """What the row is to keep, by its fields. Raises VerbError for the first that is not accepted."""
+    """What the row is to keep, by its fields. Raises BadArgument for the first that is not accepted."""
     known = {setting.key: setting for setting in settings}
     fields: dict[str, object] = {}
     for key, value in given.items():
         setting = known.get(key)
         if setting is None:
-            raise VerbError(f"unknown setting {key[:_MAX_SHOWN]!r}; there are: {', '.join(known)}")
+            raise BadArgument(f"unknown setting {key[:_MAX_SHOWN]!r}; there are: {', '.join(known)}")
         try:
             fields[setting.field] = setting.read(value)
         except ValueError:
-            raise VerbError(
+            raise BadArgument(
                 f"{key} {str(value)[:_MAX_SHOWN]!r} is not accepted: {setting.accepted} is, "
                 f"as {key}={setting.example}"
             ) from None

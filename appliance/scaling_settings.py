@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from appliance.errors import VerbError
+from appliance.errors import BadArgument, VerbError
 from appliance.models import Deployment
 from appliance.policies.scaling import ScalingPolicy
 from appliance.policies.scaling_keys import (
@@ -32,6 +32,7 @@ DRY_RUN: Final = flag("dry_run", "decide and tell, but leave the number of agent
 ADD, REMOVE = f"{SCHEDULES}+", f"{SCHEDULES}-"
 #: Keys with a column of their own; the rest is in the column `scaling`.
 _COLUMNS: Final = {"min": "min_agents", "max": "max_agents", "target_in_flight": "target_in_flight"}
+_DEFAULTS: Final = ScalingPolicy(stabilization_s=STABILIZATION_S, idle_s=IDLE_S)
 _MAX_SHOWN: Final = 40
 
 #: A setting as people and programs are told it; None is "none". Schedules are a list.
@@ -68,6 +69,16 @@ def show_scaling(row: Deployment) -> dict[str, Shown]:
     return {**values, "paused": row.paused, "dry_run": is_dry_run(row), SCHEDULES: schedules}
 
 
+def set_otherwise(policy: ScalingPolicy) -> dict[str, Shown]:
+    """What of a policy is not the default, by key, and what is known of its agents."""
+    found: dict[str, Shown] = {
+        key: get_key(policy, key) for key in KEYS if get_key(policy, key) != get_key(_DEFAULTS, key)
+    }
+    known = {"slots": policy.slots, "capacity_rps": policy.capacity_rps}
+    found |= {name: value for name, value in known.items() if value is not None}
+    return found | ({SCHEDULES: [one.text for one in policy.schedules]} if policy.schedules else {})
+
+
 def say(value: object) -> str:
     """A setting in words."""
     if value is None or value == []:
@@ -78,7 +89,7 @@ def say(value: object) -> str:
 def parse_changes(texts: Iterable[str]) -> dict[str, object]:
     """Values by key, of texts such as `min=2`; `schedule+=` and `schedule-=` may come several times.
 
-    Raises VerbError.
+    Raises BadArgument.
     """
     several: dict[str, list[str]] = {}
     rest = []
@@ -92,7 +103,10 @@ def parse_changes(texts: Iterable[str]) -> dict[str, object]:
 
 
 def apply_changes(row: Deployment, changes: Mapping[str, object]) -> None:
-    """Set them in the row, unsaved. Raises VerbError where one, or all together, is not acceptable."""
+    """Set them in the row, unsaved.
+
+    Raises BadArgument where one is not acceptable, VerbError where they are not beside what else is set.
+    """
     try:
         for key, value in changes.items():
             if key == PAUSED.key:
@@ -103,6 +117,14 @@ def apply_changes(row: Deployment, changes: Mapping[str, object]) -> None:
                 _set_schedules(row, key, value)
             else:
                 _set_value(row, key, _text(value))
+    except BadKey as error:
+        raise BadArgument(str(error)) from None
+    check_scaling(row)
+
+
+def check_scaling(row: Deployment) -> None:
+    """Raise VerbError where what is set contradicts itself, as a minimum above the maximum."""
+    try:
         check(wanted_policy(row))
     except BadKey as error:
         raise VerbError(str(error)) from None
@@ -123,7 +145,10 @@ def _set_dry_run(row: Deployment, *, wanted: bool) -> None:
 
 def _set_value(row: Deployment, key: str, text: str) -> None:
     """A key that is unset, or has its default, is not kept."""
-    resets = text == DEFAULT and key in KEYS and key not in ("min", "max")
+    if key not in KEYS:
+        known = ", ".join((*KEYS, PAUSED.key, DRY_RUN.key, SCHEDULES))
+        raise BadKey(f"{key[:_MAX_SHOWN]!r} is not a key: accepted are {known}")
+    resets = text == DEFAULT and key not in ("min", "max")
     policy = ScalingPolicy() if resets else set_key(ScalingPolicy(), key, text)
     value = None if resets else get_key(policy, key)
     if key in _COLUMNS:

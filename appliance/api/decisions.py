@@ -40,7 +40,9 @@ class DecisionAnswer(BaseModel):
     clamps: list[Any] = Field(description="What limited or raised the number.")
     actions: list[Any]
     inputs: dict[str, Any]
-    policy: dict[str, Any] = Field(description="What is set otherwise than by default.")
+    policy: dict[str, Any] = Field(
+        description="By key of set_scaling, what is not the default; and what is known of its agents."
+    )
     gateways: list[Any] = Field(description="The gateway processes that were heard.")
     explanation: list[str] = Field(description="The decision in sentences.")
 
@@ -166,6 +168,7 @@ class RecordChecked(BaseModel):
 def check_record(request: ApiRequest, name: str) -> RecordChecked:
     """Decide again what was recorded of the last two hours, tick by tick, and compare."""
     try:
+        decision_log.require_known(name)
         found = decision_log.check_record(name)
     except VerbError as error:
         raise ApiError(404, str(error)) from None

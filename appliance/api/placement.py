@@ -35,7 +35,7 @@ class PlacementOf(BaseModel):
 
 
 class PlacementBody(BaseModel):
-    """What is to be another; what is left out stays as it is."""
+    """What is to be another; what is left out, or null, stays as it is."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -39,7 +39,7 @@ class PowerAnswer(BaseModel):
 
 
 class PowerBody(BaseModel):
-    """What is to be another; what is left out stays."""
+    """What is to be another; what is left out, or null, stays as it is."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -31,12 +31,10 @@ def _told(key: Key) -> tuple[Any, Any]:
 
 def _asked(key: Key) -> tuple[Any, Any]:
     bounds: dict[str, Any] = {"ge": key.low, "le": key.high}
-    text = (
-        f"{key.meaning}."
-        if key.field in ("min_agents", "max_agents")
-        else f"{key.meaning}; null: the default."
-    )
-    return ((int if key.whole else float) | None, Field(None, description=text, **bounds))
+    kind = int if key.whole else float
+    if key.field in ("min_agents", "max_agents"):  # these have no default
+        return (kind, Field(default_factory=lambda: None, description=f"{key.meaning}.", **bounds))
+    return (kind | None, Field(None, description=f"{key.meaning}; null: the default.", **bounds))
 
 
 _TOLD: dict[str, Any] = {name: _told(key) for name, key in KEYS.items()}

@@ -3,6 +3,7 @@
 import argparse
 import getpass
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
 
 from appliance.control.lease import worker_alive
-from appliance.errors import VerbError
+from appliance.errors import BadArgument, VerbError
 from appliance.gateways import wait_for_generation
 from appliance.policies.snapshot import Generation
 
@@ -61,8 +62,11 @@ class ApplianceCommand(BaseCommand):
             ) from None
         try:
             self.run(**options)
+        except BrokenPipeError:  # whoever reads, such as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except VerbError as error:
-            raise CommandError(str(error)) from None
+            code = 2 if isinstance(error, BadArgument) else 1
+            raise CommandError(str(error), returncode=code) from None
         except DatabaseError as error:
             raise unusable_database(error) from None
         except OSError as error:

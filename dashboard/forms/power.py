@@ -14,7 +14,7 @@ def _whole(least: int, most: int) -> forms.IntegerField:
 
 
 class PowerForm(forms.Form):
-    """All settings as they are. Only what is typed anew is changed, whatever others changed meanwhile."""
+    """All settings as they are. Only what is typed anew is changed, whatever others changed otherwise."""
 
     sleep_after_s = _whole(0, HOURS_S)
     sleep_how = forms.ChoiceField(

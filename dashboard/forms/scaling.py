@@ -26,7 +26,7 @@ COMMON: Final = (
 
 
 class ScalingForm(forms.Form):
-    """All settings as they are. Only what is typed anew is changed, whatever others changed meanwhile."""
+    """All settings as they are. Only what is typed anew is changed, whatever others changed otherwise."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -25,7 +25,7 @@ _DECIMAL: Final = {"step": "any"}
 
 
 class ServingForm(forms.Form):
-    """All settings as they are. Only what is typed anew is changed, whatever others changed meanwhile."""
+    """All settings as they are. Only what is typed anew is changed, whatever others changed otherwise."""
 
     balancing = forms.ChoiceField(
         choices=[(name, name) for name in policy_names()], widget=UnfoldAdminSelectWidget

@@ -86,9 +86,6 @@ def decision_line(row: Decision) -> dict[str, Any]:
         "deployment": row.deployment,
         "change": change,
         "dry_run": row.dry_run,
-        "asked": "–" if row.want is None else str(row.want),  # noqa: RUF001 - as everywhere for what is unknown
-        "wants": decision_log.wants_text(row),
-        "clamps": bounded(", ".join(map(str, row.clamps))),
         "reason": bounded(row.reason),
         "lines": [bounded(line) for line in decision_log.explain(row)],
     }

@@ -27,6 +27,7 @@ from dashboard.deployment_presenters import (
     serving_facts,
     tiles_of,
 )
+from dashboard.forms.meanwhile import tell_meanwhile
 from dashboard.forms.serving import ServingForm
 from dashboard.presenters import COLUMNS, OverviewRows, build_snapshot, order_cells, rates_of_points
 from dashboard.scaling_presenters import decision_facts, scaling_facts
@@ -66,7 +67,7 @@ def serving(request: HttpRequest, name: str) -> HttpResponse:
         for key, value in show_values(SERVING, row).items()
     }
     form = ServingForm(request.POST if request.method == "POST" else None, initial=shown)
-    if form.is_bound and form.is_valid():
+    if form.is_bound and form.is_valid() and not tell_meanwhile(form):
         try:
             done = set_serving(row.name, form.changes(), request.user.get_username())
         except VerbError as error:

@@ -11,6 +11,7 @@ from appliance.models import Deployment
 from appliance.placement import set_placement, show_placement
 from appliance.placement_settings import NONE, PLACEMENT
 from dashboard.access import needs
+from dashboard.forms.meanwhile import tell_meanwhile
 from dashboard.forms.placement import PlacementForm
 from dashboard.views.pages import render_page
 
@@ -24,7 +25,7 @@ def placement(request: HttpRequest, name: str) -> HttpResponse:
     """Change where a deployment's agents go."""
     row = get_object_or_404(Deployment, name=name)
     form = PlacementForm(request.POST if request.method == "POST" else None, initial=shown(row))
-    if form.is_bound and form.is_valid():
+    if form.is_bound and form.is_valid() and not tell_meanwhile(form):
         try:
             done = set_placement(row.name, form.changes(), request.user.get_username())
         except VerbError as error:

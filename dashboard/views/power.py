@@ -11,6 +11,7 @@ from appliance.power import set_power
 from appliance.power_settings import POWER
 from appliance.row_settings import show_values
 from dashboard.access import needs
+from dashboard.forms.meanwhile import tell_meanwhile
 from dashboard.forms.power import PowerForm
 from dashboard.views.pages import render_page
 
@@ -22,7 +23,7 @@ def power(request: HttpRequest) -> HttpResponse:
     form = PowerForm(
         request.POST if request.method == "POST" else None, initial=show_values(POWER, power_rules())
     )
-    if form.is_bound and form.is_valid():
+    if form.is_bound and form.is_valid() and not tell_meanwhile(form):
         try:
             done = set_power(form.changes(), request.user.get_username())
         except VerbError as error:

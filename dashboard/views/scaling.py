@@ -16,6 +16,7 @@ from appliance.scaling_preview import HEADS as COMPARISON_HEADS
 from appliance.scaling_preview import compare_last_hour, comparison_heading, comparison_rows
 from appliance.scaling_settings import show_scaling
 from dashboard.access import needs
+from dashboard.forms.meanwhile import tell_meanwhile
 from dashboard.forms.scaling import ScalingForm
 from dashboard.views.pages import render_page
 
@@ -31,7 +32,7 @@ def scaling(request: HttpRequest, name: str) -> HttpResponse:
     context: dict[str, Any] = {"deployment": row, "form": form}
     if form.is_bound and form.is_valid() and "preview" in request.POST:
         context |= _preview(row.name, form)
-    elif form.is_bound and form.is_valid():
+    elif form.is_bound and form.is_valid() and not tell_meanwhile(form):
         try:
             done = set_scaling(row.name, form.changes(), request.user.get_username())
         except VerbError as error:

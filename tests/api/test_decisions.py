@@ -106,7 +106,9 @@ def test_no_record_is_said(ask, rows):
     """Where the loop recorded nothing there is nothing to check."""
     status, document, _ = ask("GET", "/api/deployments/minilm/record")
     assert status == 404
-    assert "can be replayed" in document["error"]["message"]
+    assert "can be replayed, nothing is recorded:" in document["error"]["message"]
+    _, document, _ = ask("GET", "/api/deployments/nothing/record")
+    assert document["error"]["message"] == "no deployment is named 'nothing'; there are: minilm"
 
 
 def test_the_last_hour_under_other_values(ask, rows):

@@ -1,5 +1,7 @@
 """What commands say where the state directory is of no use: one line, exit code 1."""
 
+import sys
+
 import pytest
 from appliance_builders import make_model
 from django.core.management import call_command
@@ -31,6 +33,20 @@ def test_trouble_with_the_disk_is_one_line(monkeypatch, error, words):
     monkeypatch.setattr(command, "create_key", create_key)
     with pytest.raises(CommandError, match=words):
         call_command("create_key", "alpha")
+
+
+def test_a_reader_that_has_enough_is_no_error(monkeypatch, tmp_path):
+    """As `| head`: nothing is said, and nothing is written on."""
+
+    def create_key(*_args, **_named):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(command, "create_key", create_key)
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        call_command("create_key", "alpha")
+        out.write("left over")
+    assert (tmp_path / "out").read_text() == ""
 
 
 def test_deployment_that_takes_too_long_says_what_holds_it(monkeypatch):

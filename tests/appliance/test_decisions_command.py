@@ -14,10 +14,13 @@ from django.utils import timezone
 from appliance import decision_log
 from appliance.control import inputs
 from appliance.control.inputs import InputLog
+from appliance.decision_log import explain
 from appliance.deployments import deploy
 from appliance.models import Decision, RecordedTick
 from appliance.policies.actions import Asked, DeploymentPlan
 from appliance.policies.scaling import GatewayLoad, Load, ScalingPolicy, decide
+from appliance.scaling import set_scaling
+from appliance.scaling_settings import set_otherwise, wanted_policy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,6 +49,17 @@ def decided(db):
 def run(capsys, *arguments):
     call_command("decisions", *arguments)
     return capsys.readouterr().out
+
+
+def test_sentences_use_the_names_that_people_set(decided):
+    """What is not the default by the keys of set_scaling, in their units; beside it what agents can do."""
+    schedule = "daily 00:00-24:00 UTC min=2"
+    kept = {"max": 9, "target_queue_wait_ms": 500, "idle_s": 60, "schedule": [schedule]}
+    row = set_scaling("minilm", kept, "test").deployment
+    assert set_otherwise(wanted_policy(row)) == kept
+    policy = set_otherwise(wanted_policy(row, slots=16.0))
+    words = "max 9, target_queue_wait_ms 500, idle_s 60, slots 16, schedule daily 00:00-24:00 UTC min=2."
+    assert explain(Decision(policy=policy, before=1, after=1))[-1].endswith(f"known of its agents: {words}")
 
 
 def test_the_table(capsys, decided):

@@ -106,6 +106,7 @@ def test_capacity_is_an_average_agents(minilm):
         (["idle_s=none"], "idle_s=none: a number from 1 to 86,400 is accepted"),
         (["min=default"], "min=default: a whole number"),
         (["idle=5"], "'idle' is not a key: accepted are min, max, "),
+        (["dry=yes"], ", hold, paused, dry_run, schedule"),
         (["paused=maybe"], "paused=maybe: yes or no is accepted"),
         (["idle_s=1", "idle_s=2"], "idle_s is given twice"),
         (["idle_s"], "'idle_s' is not accepted: KEY=VALUE is"),
@@ -118,7 +119,10 @@ def test_capacity_is_an_average_agents(minilm):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_one_value_that_is_refused_changes_nothing(minilm, waited, pairs, said):
-    """One line says what is accepted; what stood beside it is not done either."""
+    """One line says what is accepted; what stood beside it is not done either.
+
+    Exit code 2 where no deployment would accept it, 1 where it does not go with what else is set.
+    """
     before = show_scaling(minilm)
     with pytest.raises(CommandError) as refused:
         call_command("set_scaling", "minilm", "stabilization_s=5", *pairs)
@@ -127,6 +131,8 @@ def test_one_value_that_is_refused_changes_nothing(minilm, waited, pairs, said):
     assert show_scaling(Deployment.objects.get()) == before
     assert not AuditEvent.objects.exists()
     assert waited == []
+    by_others = any(word in said for word in ("below min", "outside", "is above", "asks more"))
+    assert refused.value.returncode == (1 if by_others else 2)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +190,15 @@ def test_without_changes_the_command_prints_all(minilm, capsys):
     assert set(document["settings"]) == {*KEYS, "paused", "dry_run", "schedule"}
     with pytest.raises(CommandError, match="no deployment is named 'bert'"):
         call_command("set_scaling", "bert")
+
+
+def test_deploy_leaves_no_contradiction(minilm):
+    """Bounds that do not go with what else is set are refused, as they are here; no bounds, no question."""
+    set_scaling("minilm", {"hold": 3}, "test")
+    with pytest.raises(VerbError, match="hold=3 is outside min=1 and max=2: change these, or hold"):
+        deploy("minilm", model="minilm", max_agents=2, actor="test")
+    assert Deployment.objects.get().max_agents == 4
+    assert deploy("minilm", model="minilm", actor="test").changes == {}
 
 
 def test_a_deployment_that_goes_is_left_alone(minilm):

@@ -71,6 +71,26 @@ def test_what_others_changed_meanwhile_stays(log_in, deployment):
     assert (row.scaling, row.paused) == ({"idle_s": 9, "hold": 1}, True)
 
 
+def test_what_others_typed_in_the_same_field_is_not_lost_silently(log_in, deployment):
+    """The page tells their value and keeps what was typed; saved once more, that counts."""
+    form = sent(deployment, max="3", schedule=ALWAYS)
+    theirs = "mon 08:00-09:00 UTC min=1"
+    Deployment.objects.update(max_agents=2, scaling={"schedule": [theirs, "tue 08:00-09:00 UTC min=1"]})
+    client = log_in("oscar")
+    page = client.post(FORM, form).content.decode()
+    assert "Somebody changed it to 2 meanwhile." in page
+    assert f"Somebody changed it to {theirs}; tue 08:00-09:00 UTC min=1 meanwhile." in page
+    assert f"{ALWAYS}</textarea>" in page
+    assert Deployment.objects.get().max_agents == 2
+    row = Deployment.objects.get()
+    again = sent(row, max="3", schedule=ALWAYS)
+    again["initial-schedule"] = again["initial-schedule"].replace("\n", "\r\n")  # as browsers send it
+    assert all(f'name="initial-{key}" value="{_shown(row)[key]}"' in page for key in ("max", "schedule"))
+    assert client.post(FORM, again).status_code == 302
+    row = Deployment.objects.get()
+    assert (row.max_agents, row.scaling["schedule"]) == (3, [ALWAYS])
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [

@@ -35,6 +35,7 @@ async def receive(socket):
     return json.loads(await socket.receive_from(timeout=5))
 
 
+@pytest.mark.slow
 async def test_snapshots_follow_each_other(viewer, deployment, gateway):
     """The current one comes at once, then one a second, whole and numbered upwards."""
     socket = connect(viewer)

@@ -62,10 +62,10 @@ def test_an_answer_is_given_again_to_its_own_team_alone(appliance):
 
 
 def test_a_setting_that_is_refused_changes_nothing(appliance):
-    """Exit code 1 and one line; what stood beside it is as it was."""
+    """Exit code 2 and one line; what stood beside it is as it was."""
     before = appliance.run_json("set_serving", "minilm")["settings"]
     refused = appliance.run("set_serving", "minilm", "sticky=yes", "cache_mb=huge", check=False)
-    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.strip().splitlines() == [
         "CommandError: cache_mb 'huge' is not accepted: a number from 0 to 4,096 is, as cache_mb=64"
     ]

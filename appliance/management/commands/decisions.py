@@ -80,7 +80,7 @@ class Command(ApplianceCommand):
             self._print(rows, found.count(), explained=options["explain"])
 
     def _print(self, rows: list[Decision], total: int, *, explained: bool) -> None:
-        if not rows:
+        if not total:
             self.stdout.write("no decisions: nothing that was asked for has changed the number of agents")
             return
         if explained:
