@@ -2,8 +2,13 @@
 
 import os
 
+import hypothesis
 import pytest
 from appliance_process import Appliance, copy_home
+
+#: How long an example takes says something of the machine, not of what is tested.
+hypothesis.settings.register_profile("millwright", deadline=None)
+hypothesis.settings.load_profile("millwright")
 
 
 @pytest.fixture(scope="session")

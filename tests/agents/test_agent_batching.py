@@ -158,6 +158,7 @@ class Story:
         assert all(one.running == 0 for one in self.jobs)
 
 
+@pytest.mark.slow
 @given(st.lists(LENGTHS, min_size=2, max_size=12))
 def test_nobody_starves(requests):
     """However others' lengths fit, each request has a turn within as many batches as stand before it."""

@@ -119,9 +119,7 @@ def test_measurement_finds_the_batch_of_an_engine_that_charges_by_the_batch():
     """20 ms a batch whatever its size: large batches in several workers; one engine in memory at a time."""
     CountingEngine.loaded = CountingEngine.most_loaded = 0
     CountingEngine.lengths = []
-    found = calibrate(
-        lambda _shape: CountingEngine(0.02), 2, batch_budget_s=1.0, budget_s=WAIT_S, cell_s=0.1
-    )
+    found = calibrate(lambda _shape: CountingEngine(0.02), 2, batch_budget_s=1.0, budget_s=WAIT_S, cell_s=0.1)
     assert found.workers == 2
     assert found.batch_size >= 16
     assert found.capacity_rps > 200

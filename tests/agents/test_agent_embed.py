@@ -241,6 +241,7 @@ def test_large_bodies_that_are_none_make_no_objects(task, raw, message):
     assert sum(stage["collections"] for stage in gc.get_stats()) - before < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["", " ", "\n" * 100], ids=["none", "one", "many"])
 def test_large_inputs_that_are_fine(task, space):
     """Of each shape that may be large, with spaces in it or not."""

@@ -34,6 +34,7 @@ def read_one(frame: bytes) -> tuple[Kind, int, bytes]:
     return found
 
 
+@pytest.mark.slow
 @given(U32, st.builds(Request, U32, SHORT, SHORT, st.binary(max_size=300)))
 def test_request_comes_back(stream, request):
     """A request is the same after the wire."""
@@ -69,6 +70,7 @@ def test_load_report_that_is_none(raw):
         LoadReport.from_json(raw)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.sampled_from(Kind), U32, st.binary(max_size=50)), max_size=12),
     st.lists(st.integers(1, 40), min_size=1),

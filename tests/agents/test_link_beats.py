@@ -109,6 +109,7 @@ async def linked():
         await service.close()
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         Beat,

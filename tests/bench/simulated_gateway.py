@@ -30,7 +30,7 @@ from appliance.policies.snapshot import AgentRoute, RouteSnapshot, WantedRoute
 LOAD_S, LEAVE_S = 2.0, 1.0
 SERVICE_S = 0.5
 #: Each deployment's concurrency swings about its mean by this part of it, once in so many seconds.
-SWING, PERIOD_S = 0.05, 120.0
+SWING, PERIOD_S = 0.15, 120.0
 #: Mean concurrency of each deployment: what some 38 agents of 64 slots each are wanted for.
 MEAN = 1850.0
 #: Reports grow: what this version of them does not have is left out.

@@ -93,6 +93,7 @@ def test_shifts_are_exact(tmp_path, kind):
     assert max(np.abs(one - other).max() for one, other in zip(found, expected, strict=True)) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_shifts_take_away_much_of_the_loss(store, tmp_path, monkeypatch, kind):
     """With a channel that is large everywhere, int8 loses at most half of what it does without."""

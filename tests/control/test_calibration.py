@@ -104,6 +104,7 @@ def test_two_agents_share_a_box(stage):
     assert [route.capacity_rps for route in routes().agents] == [150.0, 150.0]
 
 
+@pytest.mark.slow
 def test_one_agent_measures_its_box_and_the_next_starts_with_it(stage):
     """With another one ready and a quiet box an agent is measured; that it is away is no fault of it."""
     agents = start_agents(stage, 2)
@@ -133,6 +134,7 @@ def test_one_agent_measures_its_box_and_the_next_starts_with_it(stage):
     assert stage.node.configs[new.id]["batch_size"] == 16
 
 
+@pytest.mark.slow
 def test_after_a_long_measurement_there_is_time_to_load(stage):
     """Its time to be ready begins when the measurement is over, however long that took."""
     agents = start_agents(stage, 2)
@@ -148,6 +150,7 @@ def test_after_a_long_measurement_there_is_time_to_load(stage):
     assert (agents[0].attempt, agents[0].error) == (0, "")
 
 
+@pytest.mark.slow
 def test_agent_that_starts_again_takes_the_profile(stage):
     """A restart brings new files where the profile is another by now."""
     (agent,) = start_agents(stage, 1)

@@ -26,6 +26,7 @@ def work(stage, ticks, accepted, **given):
     return accepted
 
 
+@pytest.mark.slow
 def test_every_tick_is_decided_again_as_it_was(stage):
     """Through load, silence and a new worker: each recorded decision follows from what is recorded."""
     deploy_mini()
@@ -107,7 +108,7 @@ def test_a_decision_tells_what_it_was_made_from(stage):
     for number in range(1, 12):
         stage.tick(accepted=200 * number, executed=200 * number, service_s=40.0 * number)
     row = Decision.objects.filter(after__gt=1).first()
-    assert row.policy["max_agents"] == 4
+    assert row.policy["max"] == 4
     assert row.gateways == [f"gateway-1@{START:.3f}"]
     assert row.kind == "load"
     assert row.inputs["want_wait"] == row.want

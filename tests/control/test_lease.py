@@ -36,6 +36,7 @@ def test_living_owner_is_not_replaced():
     assert lease.take("a:1:1").fencing == 2
 
 
+@pytest.mark.slow
 def test_dead_owner_is_replaced_at_once():
     """A process of this machine that is gone holds nothing, however fresh its lease."""
     program = (

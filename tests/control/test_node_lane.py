@@ -278,6 +278,7 @@ def test_a_node_is_looked_at_while_it_receives(node, lane):
     assert [given["agent"] for verb, given in node.given if verb == "stop"] == ["other", "big"]
 
 
+@pytest.mark.slow
 def test_a_resting_node_is_asked_little(node):
     """At rest there is a look each `rest_s`, a hello and facts more rarely, and nothing else."""
     lane = make_lane(node, pace=replace(QUICK, rest_s=0.1, hello_s=0.4, facts_s=60.0))
@@ -291,6 +292,7 @@ def test_a_resting_node_is_asked_little(node):
     assert node.count("facts") == 1
 
 
+@pytest.mark.slow
 def test_a_node_that_is_off_is_not_tried_in_a_rush(node):
     """Tries are apart even where the loop pokes and orders all the time."""
     node.down = Unreachable("off")

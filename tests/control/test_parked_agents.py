@@ -102,6 +102,7 @@ def test_worker_killed_before_the_order_to_park(stage):
     other.lane.close()
 
 
+@pytest.mark.slow
 def test_worker_killed_before_the_order_to_resume(stage):
     """The row says that it is wanted; the next worker sees it parked, and gives the order again."""
     agent = until_parked(stage)

@@ -29,6 +29,7 @@ def in_days(stage, days):
     return dt.datetime.fromtimestamp(stage.now, dt.UTC) + dt.timedelta(days=days)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True, databases=["default", "history"])
 def test_a_loop_renews_what_it_runs(stage):
     """Tick by tick: the agent's files and the routes have one new certificate, and it was never restarted."""

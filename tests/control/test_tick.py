@@ -134,6 +134,7 @@ def test_agent_of_another_authority_is_installed_anew(stage):
     assert route.certificates == tuple(stage.agent().certificates) != tuple(agent.certificates)
 
 
+@pytest.mark.slow
 def test_failing_start_ends_in_failed(stage):
     """A node that refuses five times: state failed with the reason, shown by the deployment."""
     deploy_tiny()
@@ -238,6 +239,7 @@ def test_no_gateway_no_change(stage):
     assert gone in stage.node.alive
 
 
+@pytest.mark.slow
 def test_new_worker_goes_on(stage):
     """A new worker adopts the agents and scaling remembers: nothing is started or stopped."""
     deploy_tiny(min_agents=1, max_agents=3)

@@ -102,6 +102,7 @@ def test_goodput_at_three_times_the_capacity(deadline_s):
     assert total(ends, "expired") <= 0.1 * CAPACITY
 
 
+@pytest.mark.slow
 def test_a_greedy_key_gets_its_share_and_what_others_leave():
     """Equal to one that asks for more than half; all but the rest where another asks for little."""
     ends = run({("greedy", NORMAL): 3 * CAPACITY, ("other", NORMAL): 0.8 * CAPACITY}, deadline_s=1.0)

@@ -43,6 +43,7 @@ async def test_beats_are_asked_for_and_shown(gateway, make_agent):
     reader.close()
 
 
+@pytest.mark.slow
 async def test_an_agent_of_before_there_were_beats_serves(gateway, make_agent):
     """It is sent no frame that it does not know, and is not taken for silent between its reports."""
     older, newer = await make_agent(), await make_agent(beats=True)
@@ -116,6 +117,7 @@ async def test_a_late_answer_of_a_call_that_moved_is_ignored(gateway, make_agent
     assert {r.headers["x-served-by"] for r in await asyncio.gather(*tasks)} == {f"box/{other.id}"}
 
 
+@pytest.mark.slow
 async def test_where_nobody_else_could_take_it_work_stays(gateway, make_agent):
     """A lone agent that stalls is not ejected, and its answers count when it is back."""
     (agent,) = await serve_beating(gateway, make_agent, 1)

@@ -18,6 +18,7 @@ from appliance.inner_socket import (
 from appliance.policies.report import GatewayReport, WantEvent
 
 
+@pytest.mark.slow
 async def test_a_reader_gets_a_report_at_once_and_then_one_a_second(gateway, make_agent):
     """Counters, generation, and what each agent said of itself."""
     agent = await make_agent()
@@ -55,6 +56,7 @@ async def test_a_slow_reader_is_dropped_and_others_go_on(tmp_path):
     listener.close()
 
 
+@pytest.mark.slow
 async def test_concurrency_is_an_integral(gateway):
     """Held requests count for the time they are held."""
     await gateway.serve_by()

@@ -127,6 +127,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(STEPS)
 def test_nothing_is_lost_or_doubled(steps):

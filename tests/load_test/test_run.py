@@ -165,6 +165,7 @@ async def test_an_open_loop_times_out_what_waits(server):
     assert summary.failures == {"timeout": 10}
 
 
+@pytest.mark.slow
 async def test_an_open_loop_reports_overflow(server):
     """What arrives above the bound of outstanding requests fails as overflow, at once."""
     server.answer = lambda _: None

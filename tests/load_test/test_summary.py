@@ -16,6 +16,7 @@ def summarise(recorder: Recorder, ended_s: float):
     )
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(min_value=1e-6, max_value=600), min_size=1, max_size=200),
     st.sampled_from([0.5, 0.95, 0.99, 1.0]),

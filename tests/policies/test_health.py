@@ -169,6 +169,7 @@ def test_below_half_errors_are_ignored(members, usable):
     assert choose_usable(members) == usable
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from([HEALTHY, OUT, TRIAL, SILENT])))
 def test_whoever_is_heard_is_used_where_none_is_healthy(members):
     """Health never leaves a pool empty of which one agent speaks."""

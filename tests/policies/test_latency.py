@@ -54,6 +54,7 @@ def test_lost_reports_and_restarts_lose_nothing():
     assert sum(sum(values) for _, values in latency.slices) == 12
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(0, 9)), max_size=40))
 def test_json_keeps_it_and_it_stays_small(steps):
     """The memory survives JSON at any step, and has a bound."""

@@ -133,6 +133,7 @@ def check_all(world, most=80):
     raise AssertionError(f"it does not come to rest: {[one.did for one in decided.deployments]}")
 
 
+@pytest.mark.slow
 @some(8)
 @given(worlds())
 def test_any_fleet_comes_to_rest(world):

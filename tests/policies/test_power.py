@@ -119,6 +119,15 @@ class TestStages:
         assert plan(replace(leaving, awake=False)) == {}
         assert plan(leaving)["one"].do == "sleep"
 
+    def test_one_that_went_on_its_way_to_sleep_is_sent_for(self):
+        """Ordered awake while it is not there the order holds until it is; one that is there just stays."""
+        leaving = node(stage="leaving", ordered="awake")
+        assert plan(leaving)["one"].changes["power_wanted"] == ""
+        gone = replace(leaving, awake=False, seen_at=None)
+        changes = plan(gone)["one"].changes
+        assert (changes["power_stage"], "power_wanted" in changes) == ("", False)
+        assert plan(replace(gone, stage=""))["one"].do == "wake"
+
     def test_load_takes_it_back(self):
         """One that nobody ordered to sleep stays awake once it holds something again."""
         assert moves(node(stage="leaving", agents=1)) == {"one": ""}

@@ -189,6 +189,7 @@ def test_any_window(schedule, now):
     assert is_within(schedule, now) is inside
 
 
+@pytest.mark.slow
 @given(st.lists(schedules, max_size=4), st.floats(1.7e9, 1.9e9), st.integers(0, 5), st.integers(5, 9))
 def test_bounds_never_cross(some, now, least, most):
     """Whatever is scheduled, the least is not above the most, and schedules only raise the least."""

@@ -38,6 +38,7 @@ def place(ids, agents=None, **settings):
 ids_of = st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=30, unique=True)
 
 
+@pytest.mark.slow
 @given(ids_of, st.randoms(use_true_random=False))
 def test_order_makes_no_difference(ids, random):
     """The same agents in another order: every session has the same one."""
@@ -45,6 +46,7 @@ def test_order_makes_no_difference(ids, random):
     assert place(ids) == place(mixed)
 
 
+@pytest.mark.slow
 @given(ids_of, st.data())
 def test_one_that_goes_moves_its_own_sessions_alone(ids, data):
     """And, seen the other way, one that comes takes sessions from others but moves none between them."""

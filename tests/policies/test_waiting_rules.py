@@ -44,6 +44,7 @@ def test_agents_for_wait(rate, service, there, slots, agents):
     assert agents_for_wait(queueing(rate, service, there=there, slots=slots), 64) == agents
 
 
+@pytest.mark.slow
 @given(
     st.floats(0, 200), st.floats(0.01, 60), st.integers(0, 200), st.floats(1, 16), st.floats(0, 1000)
 )  # fmt: skip
@@ -257,6 +258,7 @@ def test_breach(current, queued, before, oldest_s, want):
     assert decision.replicas >= (want or 0)
 
 
+@pytest.mark.slow
 def test_season_raises_before_the_load_comes():
     """With a period known, agents are there before the rate of last time comes again."""
     story = Counted(season_s=600.0, stabilization_s=0.0)
@@ -268,6 +270,7 @@ def test_season_raises_before_the_load_comes():
     assert story.current >= 8
 
 
+@pytest.mark.slow
 def test_a_timer_is_awaited():
     """With a call each five minutes the agent goes at once, and is there again before the next call."""
     story = Counted(idle_s=60.0)
@@ -282,6 +285,18 @@ def test_a_timer_is_awaited():
     assert "a call is due" in story.decision.reason
 
 
+@pytest.mark.slow
+def test_a_short_idle_time_is_kept_to_whatever_gaps_say():
+    """People who set ten seconds get ten seconds, and nobody comes before the next call."""
+    story = Counted(idle_s=10.0)
+    for _ in range(8):
+        story.run(2, 0.5)
+        story.run(298, 0.0)
+    story.run(2, 0.5)
+    assert [story.run(*step) for step in ((8, 0.0), (4, 0.0), (284, 0.0))] == [1, 0, 0]
+
+
+@pytest.mark.slow
 def test_gaps_never_lower_what_cannot_be_told():
     """A plan is followed only while all gateways are heard, and never below what people ordered."""
     story = Counted(idle_s=60.0)
@@ -311,6 +326,7 @@ limits = st.fixed_dictionaries({
 })  # fmt: skip
 
 
+@pytest.mark.slow
 @given(ticks, limits, st.integers(5, 20))
 def test_what_always_holds(given_ticks, knobs, current):
     """Bounds and step limits are kept, missing data never lowers, twice the same input gives the same."""

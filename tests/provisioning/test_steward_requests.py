@@ -102,6 +102,7 @@ def watched(tmp_path_factory):
     assert all(path.name.startswith("millwright-agent-") for path in (outside / "node" / "units").iterdir())
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_hostile_values_touch_nothing_outside(data, tmp_path_factory):
@@ -118,6 +119,7 @@ def test_hostile_values_touch_nothing_outside(data, tmp_path_factory):
             assert answer["error"]["code"] != "fault", answer
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=EVIL, value=EVIL)
 def test_hostile_configurations_stay_data(name, value, tmp_path_factory):
