@@ -110,6 +110,11 @@ class LiveSite:
         found = self.appliance.query("SELECT desired FROM appliance_deployment WHERE name = ?", name)
         return int(found[0][0])
 
+    def cannot_tell(self, name: str) -> bool:
+        """Whether the loop's last decision was that nothing is known."""
+        ask = "SELECT 1 FROM appliance_deployment WHERE name = ? AND reason_kind = 'cannot_tell'"
+        return bool(self.appliance.query(ask, name))
+
     def wait_ready(self, name: str, count: int, timeout_s: float = WAIT_S) -> None:
         """Wait until exactly so many serve, and no other is there."""
         words = f"{name} has {count} agents: {[(one['wanted'], one['state']) for one in self.agents(name)]}"

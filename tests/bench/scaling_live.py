@@ -37,7 +37,7 @@ STEP_AGENTS_MOST = 8
 SLO_S = 0.5
 STEP_MARK_S, ZERO_MARK_S, PARKED_MARK_S, GAP_MARK_S = 6.0, 1.5, 0.2, 5.0
 HELD = 200
-GONE_S, TICKS_S = 120.0, 30.0
+GONE_S, TICKS_S, NOTICED_S = 120.0, 30.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +205,12 @@ def _ticked(site: LiveSite, since: float) -> bool:
 
 
 def check_stopped_gateway(site: LiveSite, name: str, seconds: float) -> tuple[int, int]:
-    """The gateway stands still for so long; agents wanted before it, and when it has just gone on."""
-    before = site.desired(name)
+    """The gateway stands still for so long: agents wanted when that was noticed, and the fewest since."""
     gateway = site.appliance.pid_of("appliance.gateway")
     os.kill(gateway, signal.SIGSTOP)
     try:
+        wait_until(partial(site.cannot_tell, name), NOTICED_S, "its silence is noticed")
+        before = site.desired(name)
         until, least = time.monotonic() + seconds, before
         while time.monotonic() < until:
             least = min(least, site.desired(name))

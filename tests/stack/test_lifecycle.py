@@ -55,7 +55,12 @@ def test_signal_to_make_alone_ends_it(home, number, tmp_path):
     makefile = tmp_path / "Makefile"
     makefile.write_text(f"run:\n\t@exec {sys.executable} manage.py up --demo\n")
     with Appliance(home) as appliance:
-        appliance.start(command=["make", "-f", str(makefile), "run"])
+        # Whoever runs the tests in the background has SIGINT ignored, and make would not even see it.
+        heeding = (
+            "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+            "os.execvp(sys.argv[1], sys.argv[1:])"
+        )
+        appliance.start(command=[sys.executable, "-c", heeding, "make", "-f", str(makefile), "run"])
         appliance.stop(number)
         assert_nothing_left(appliance)
 

@@ -78,7 +78,7 @@ def test_parked_then_answered_then_adopted(appliance, key):
     until_parked(appliance, key)
     pid = appliance.pid_of("agents")
     wait_until(lambda: desired(appliance) == 0, 20, "nobody is wanted")
-    assert [one["state"] for one in appliance.run_json("fleet")["agents"]] == ["parked"]
+    wait_until(lambda: states(appliance) == {"parked": 1}, 20, "and it is parked")
     status, took_s = embed(appliance, key)
     print(f"\nfirst answer from parked: {took_s * 1000:.0f} ms")
     assert (status, appliance.pid_of("agents")) == (200, pid)
