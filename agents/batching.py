@@ -66,12 +66,14 @@ class BatchQueue:
     """The line of jobs. Not safe between threads: the caller holds a lock around every call.
 
     `executing` counts jobs with a sequence in an engine, `waiting` the sequences not handed out. Once it is
-    known how long a batch takes (`line`), none takes longer than `budget_s` allows (`allowed_s`).
+    known how long a batch takes (`line`), none takes longer than `budget_s` allows (`allowed_s`); one of
+    `free_tokens` at most may, whatever it takes.
     """
 
     def __init__(self, batch_size: int, budget_s: float = NEVER) -> None:
         self.batch_size = batch_size
         self.budget_s = budget_s
+        self.free_tokens = 0
         self.line: Line | None = None
         self.executing = 0
         self.waiting = 0
@@ -145,11 +147,12 @@ class BatchQueue:
         return chosen
 
     def _most_tokens(self, length: int) -> float:
-        """Of a batch within the latency budget that begins with a sequence of `length`."""
+        """Of a batch that begins with a sequence of `length`: within the latency budget, or free of it."""
         line = self.line
         if line is None or line.per_token_s <= 0:
             return NEVER
-        return (allowed_s(self.budget_s, line.at(length)) - line.fixed_s) / line.per_token_s
+        timely = (allowed_s(self.budget_s, line.at(length)) - line.fixed_s) / line.per_token_s
+        return max(timely, self.free_tokens)
 
     def _hand_out(self, job: Job, index: int) -> None:
         job.pending.remove(index)

@@ -1,8 +1,9 @@
 """Measures what this machine does with a model: which workers x threads x batch size, and how fast.
 
-First the shapes (workers x threads) compete in rounds, the better half goes on; then batch sizes are
-tried in the best shape; then lengths. What to measure and what follows from it are plain functions of
-figures; `calibrate` runs the cells and watches the time. No request may be computed meanwhile.
+First the layouts (workers x threads) compete in rounds, the better half goes on; then batch sizes are
+tried in the best layout; then lengths; and while there is time, batches that take longer than the latency
+budget. What to measure and what follows from it are plain functions of figures; `calibrate` runs the cells
+and watches the time. No request may be computed meanwhile.
 """
 
 import itertools
@@ -12,21 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from agents.batching import NEVER
 from agents.config import MAX_THREADS, MAX_WORKERS, AgentConfig
 from agents.engines.base import Engine, create_engine
 from agents.errors import AgentError
 from agents.sensors import count_cores
-from agents.service_line import allowed_s, fit_line
+from agents.service_line import REFERENCE_TOKENS, allowed_s, fit_line
 
 #: Seconds that all cells together may take; loading is not counted, but nothing is loaded after them.
 BUDGET_S: Final = 5.0
 CELL_S: Final = 0.25
-#: Tokens of the sentence by which shapes and batch sizes are compared, special ones included.
-REFERENCE_TOKENS: Final = 32
 LENGTHS: Final = (8, 128)
 BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
 FIRST_BATCH: Final = 8
-#: One thread a worker suits single short requests best: another shape must be better by this much.
+#: One thread a worker suits single short requests best: another layout must be better by this much.
 PREFERENCE: Final = 1.1
 #: The smallest batch within this share of the best throughput is the sweet spot.
 CLOSE_ENOUGH: Final = 0.95
@@ -36,7 +36,7 @@ _FIRST_TOKEN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Layout:
     """Batches at the same time, and threads of each."""
 
     workers: int
@@ -47,7 +47,7 @@ class Shape:
 class Cell:
     """What is run in every worker, again and again: a batch of `batch_size` sequences of `length` tokens."""
 
-    shape: Shape
+    layout: Layout
     batch_size: int
     length: int
 
@@ -74,10 +74,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The result. `capacity_rps` counts requests of one sentence of 32 tokens; `tokens_per_s` is the best.
+    """What does most within the latency budget. `capacity_rps` counts requests of one sentence of 32 tokens.
 
-    `default_rps` is the capacity with what agents start with where nothing is known: a one-thread worker for
-    each core, batches of 8.
+    `tokens_per_s` is with whatever length does most. `default_rps` is the capacity with what agents start
+    with where nothing is known: a one-thread worker for each core, batches of 8. `full_rps` is what batches
+    of `full_batch_size` do, the most whatever the budget.
     """
 
     workers: int
@@ -85,6 +86,8 @@ class Calibration:
     batch_size: int
     capacity_rps: float
     default_rps: float
+    full_batch_size: int
+    full_rps: float
     tokens_per_s: float
     fixed_s: float
     per_token_s: float
@@ -102,26 +105,26 @@ class Stopped(AgentError):
 # --- what to measure, and what follows ----------------------------------------------------------
 
 
-def plan_shapes(cores: int) -> tuple[Shape, ...]:
+def plan_layouts(cores: int) -> tuple[Layout, ...]:
     """Ways to use all cores, from one thread a worker to one worker: 4 cores are 4 x 1, 2 x 2, 1 x 4."""
     cores = max(1, cores)
-    shapes = [
-        Shape(min(cores // threads, MAX_WORKERS), threads)
+    layouts = [
+        Layout(min(cores // threads, MAX_WORKERS), threads)
         for threads in _doublings(cores)
         if threads <= MAX_THREADS
     ]
-    return tuple(dict.fromkeys(shapes))
+    return tuple(dict.fromkeys(layouts))
 
 
-def keep_better(rates: Mapping[Shape, float]) -> tuple[Shape, ...]:
+def keep_better(rates: Mapping[Layout, float]) -> tuple[Layout, ...]:
     """The better half, at least one, in the order given; one thread a worker counts a tenth more."""
 
-    def counted(shape: Shape) -> float:
-        return rates[shape] * (PREFERENCE if shape.threads == 1 else 1.0)
+    def counted(layout: Layout) -> float:
+        return rates[layout] * (PREFERENCE if layout.threads == 1 else 1.0)
 
     order = sorted(rates, key=counted, reverse=True)
     kept = set(order[: max(1, len(order) // 2)])
-    return tuple(shape for shape in rates if shape in kept)
+    return tuple(layout for layout in rates if layout in kept)
 
 
 def is_past_best(samples: Sequence[Sample]) -> bool:
@@ -133,7 +136,7 @@ def is_past_best(samples: Sequence[Sample]) -> bool:
 def sweet_spot(samples: Sequence[Sample], budget_s: float) -> Sample:
     """The smallest batch within a twentieth of the best throughput that the latency budget allows.
 
-    `samples` must not be empty; the smallest of them is always allowed.
+    `samples` must not be empty; the smallest of them is always allowed. A budget of NEVER allows all.
     """
     alone = min(samples, key=lambda one: one.cell.batch_size)
     timely = [one for one in samples if one.batch_s <= allowed_s(budget_s, alone.batch_s)]
@@ -143,19 +146,21 @@ def sweet_spot(samples: Sequence[Sample], budget_s: float) -> Sample:
 
 
 def conclude(samples: Sequence[Sample], batches: Sequence[Sample], budget_s: float) -> Calibration:
-    """What all `samples` say, of which `batches` compared batch sizes in the best shape."""
-    best = sweet_spot(batches, budget_s)
-    shape = best.cell.shape
-    same = [sample for sample in samples if sample.cell.shape == shape]
+    """What all `samples` say, of which `batches` compared batch sizes in the best layout."""
+    best, full = sweet_spot(batches, budget_s), sweet_spot(batches, NEVER)
+    layout, size = best.cell.layout, best.cell.batch_size
+    same = [sample for sample in samples if sample.cell.layout == layout]
     line = fit_line((one.cell.batch_size * one.cell.length, one.batch_s) for one in same)
     assert line is not None  # there is at least one sample, and it has tokens
     return Calibration(
-        workers=shape.workers,
-        threads=shape.threads,
-        batch_size=best.cell.batch_size,
+        workers=layout.workers,
+        threads=layout.threads,
+        batch_size=size,
         capacity_rps=round(best.sequences_per_s, 3),
         default_rps=round(_default_rps(samples), 3),
-        tokens_per_s=round(max(one.tokens_per_s for one in same), 1),
+        full_batch_size=full.cell.batch_size,
+        full_rps=round(full.sequences_per_s, 3),
+        tokens_per_s=round(max(one.tokens_per_s for one in same if one.cell.batch_size <= size), 1),
         fixed_s=round(line.fixed_s, 9),
         per_token_s=round(line.per_token_s, 12),
         cells=tuple(_described(sample) for sample in samples),
@@ -163,12 +168,12 @@ def conclude(samples: Sequence[Sample], batches: Sequence[Sample], budget_s: flo
 
 
 def _default_rps(samples: Sequence[Sample]) -> float:
-    """The most that any cell with the default shape and batch did, 0 where there was none."""
-    first = max(sample.cell.shape.workers for sample in samples)
+    """The most that any cell with the default layout and batch did, 0 where there was none."""
+    first = max(sample.cell.layout.workers for sample in samples)
     usual = [
         sample.sequences_per_s
         for sample in samples
-        if (sample.cell.shape, sample.cell.batch_size) == (Shape(first, 1), FIRST_BATCH)
+        if (sample.cell.layout, sample.cell.batch_size) == (Layout(first, 1), FIRST_BATCH)
         and sample.cell.length == samples[0].cell.length
     ]
     return max(usual, default=0.0)
@@ -181,8 +186,8 @@ def _doublings(most: int) -> list[int]:
 def _described(sample: Sample) -> dict[str, float]:
     cell = sample.cell
     return {
-        "workers": cell.shape.workers,
-        "threads": cell.shape.threads,
+        "workers": cell.layout.workers,
+        "threads": cell.layout.threads,
         "batch_size": cell.batch_size,
         "length": cell.length,
         "sequences_per_s": round(sample.sequences_per_s, 1),
@@ -196,7 +201,7 @@ def _described(sample: Sample) -> dict[str, float]:
 def calibrate_here(config: AgentConfig, stop: threading.Event | None = None) -> Calibration:
     """Measure the model of a configuration on all cores of this machine. Raises as `calibrate`."""
     return calibrate(
-        lambda shape: create_engine(replace(config, workers=shape.workers, threads=shape.threads)),
+        lambda layout: create_engine(replace(config, workers=layout.workers, threads=layout.threads)),
         count_cores(),
         batch_budget_s=config.batch_budget_ms / 1000,
         budget_s=BUDGET_S,
@@ -206,7 +211,7 @@ def calibrate_here(config: AgentConfig, stop: threading.Event | None = None) -> 
 
 
 def calibrate(
-    open_engine: Callable[[Shape], Engine],
+    open_engine: Callable[[Layout], Engine],
     cores: int,
     *,
     batch_budget_s: float,
@@ -226,7 +231,7 @@ class _Run:
 
     def __init__(
         self,
-        open_engine: Callable[[Shape], Engine],
+        open_engine: Callable[[Layout], Engine],
         batch_budget_s: float,
         budget_s: float,
         cell_s: float,
@@ -240,39 +245,47 @@ class _Run:
         self._samples: list[Sample] = []
 
     def run(self, cores: int) -> Calibration:
-        shapes = plan_shapes(cores)
-        while len(shapes) > 1:
-            shapes = self._compete(shapes)
-        return self._explore(shapes[0])
+        layouts = plan_layouts(cores)
+        while len(layouts) > 1:
+            layouts = self._compete(layouts)
+        return self._explore(layouts[0])
 
-    def _compete(self, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    def _compete(self, layouts: tuple[Layout, ...]) -> tuple[Layout, ...]:
         """One round; out of time, those not measured yet are out."""
-        rates: dict[Shape, float] = {}
-        for shape in shapes:
+        rates: dict[Layout, float] = {}
+        for layout in layouts:
             if rates and self._is_late(0.5):
                 break
-            with _Opened(self._open_engine(shape)) as engine:
-                sample = self._measure(engine, Cell(shape, FIRST_BATCH, REFERENCE_TOKENS))
-            rates[shape] = sample.sequences_per_s
+            with _Opened(self._open_engine(layout)) as engine:
+                sample = self._measure(engine, Cell(layout, FIRST_BATCH, REFERENCE_TOKENS))
+            rates[layout] = sample.sequences_per_s
         return keep_better(rates)
 
-    def _explore(self, shape: Shape) -> Calibration:
-        """Batch sizes and lengths in one shape."""
+    def _explore(self, layout: Layout) -> Calibration:
+        """Batch sizes and lengths in one layout; what is past the latency budget comes last."""
         batches: list[Sample] = []
-        with _Opened(self._open_engine(shape)) as engine:
+        with _Opened(self._open_engine(layout)) as engine:
             longest = engine.describe().max_length
-            length = min(REFERENCE_TOKENS, longest)
-            for size in BATCHES:
-                if batches and (self._is_late() or is_past_best(batches)):
-                    break
-                batches.append(self._measure(engine, Cell(shape, size, length)))
-                if batches[-1].batch_s > allowed_s(self._batch_budget_s, batches[0].batch_s):
-                    break
+            self._enlarge(engine, layout, batches, self._batch_budget_s)
             size = sweet_spot(batches, self._batch_budget_s).cell.batch_size
             for other in dict.fromkeys(min(one, longest) for one in LENGTHS):
                 if not self._is_late():
-                    self._measure(engine, Cell(shape, min(size, 8), other))
+                    self._measure(engine, Cell(layout, min(size, 8), other))
+            self._enlarge(engine, layout, batches, NEVER)
         return conclude(self._samples, batches, self._batch_budget_s)
+
+    def _enlarge(self, engine: Engine, layout: Layout, batches: list[Sample], budget_s: float) -> None:
+        """Larger batches than those tried, until they take longer than `budget_s` allows, or get worse."""
+        for size in BATCHES[len(batches) :]:
+            if batches:
+                last_s = batches[-1].batch_s
+                left_s = self._ends_at - time.monotonic()
+                # Of one twice as large two are computed, and the first does not count.
+                if left_s < 4 * last_s or last_s > allowed_s(budget_s, batches[0].batch_s):
+                    return
+                if is_past_best(batches):
+                    return
+            batches.append(self._measure(engine, Cell(layout, size, REFERENCE_TOKENS)))
 
     def _is_late(self, share: float = 0.0) -> bool:
         """Whether less than `share` of a budget of `BUDGET_S` is left."""
@@ -280,7 +293,7 @@ class _Run:
 
     def _measure(self, engine: Engine, cell: Cell) -> Sample:
         length = min(cell.length, engine.describe().max_length)
-        cell = Cell(cell.shape, cell.batch_size, length)
+        cell = Cell(cell.layout, cell.batch_size, length)
         sample = measure_cell(engine, cell, self._cell_s, self._stop)
         self._samples.append(sample)
         return sample
@@ -290,7 +303,7 @@ def measure_cell(engine: Engine, cell: Cell, seconds: float, stop: threading.Eve
     """Compute batches in all workers for so long, at least one each after a first that does not count."""
     batch = _batch(cell, engine.describe().vocabulary_size)
     engine.infer(batch)
-    times: list[list[float]] = [[] for _ in range(cell.shape.workers)]
+    times: list[list[float]] = [[] for _ in range(cell.layout.workers)]
     errors: list[Exception] = []
     started = time.perf_counter()
 

@@ -15,6 +15,7 @@ class Event(str, Enum):
     RESUME = "resume"
     DRAIN = "drain"
     MEASURE = "measure"
+    RESHAPE = "change its shape"
 
 
 _NEXT: Final[dict[tuple[AgentState, Event], AgentState]] = {
@@ -24,8 +25,9 @@ _NEXT: Final[dict[tuple[AgentState, Event], AgentState]] = {
     (AgentState.READY, Event.PARK): AgentState.PARKED,
     (AgentState.READY, Event.RESUME): AgentState.READY,
     (AgentState.READY, Event.DRAIN): AgentState.DRAINING,
-    # Whoever measures itself has no weights to serve with: to gateways that is an agent that loads.
+    # Whoever measures itself or changes its shape has no weights: to gateways that is an agent that loads.
     (AgentState.READY, Event.MEASURE): AgentState.LOADING,
+    (AgentState.READY, Event.RESHAPE): AgentState.LOADING,
     (AgentState.PARKED, Event.PARK): AgentState.PARKED,
     (AgentState.PARKED, Event.RESUME): AgentState.LOADING,
     (AgentState.PARKED, Event.DRAIN): AgentState.DRAINING,

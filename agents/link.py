@@ -129,7 +129,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
             if ticket is not None:  # else the answer is on its way already
                 ticket.cancel()
         elif kind is Kind.RESUME:
-            self._service.resume_soon()
+            self._service.model.resume_soon()
         elif kind is Kind.PACE:
             self._pace_s = parse_pace(payload) / 1000
             self._plan_beat(self._loop.time())

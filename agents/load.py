@@ -50,8 +50,12 @@ def build_report(
     uptime_s: float,
     engine_version: str = "",
     line: Line | None = None,
+    free_tokens: int = 0,
 ) -> LoadReport:
-    """The report of one instant; `executing` and `in_hand` are in requests, `line` is of batches so far."""
+    """The report of one instant; `executing` and `in_hand` are in requests, `line` is of batches so far.
+
+    `config` is with the present shape; batches of `free_tokens` may take longer than its latency budget.
+    """
     return LoadReport(
         protocol=PROTOCOL_VERSION,
         agent=config.agent,
@@ -80,11 +84,11 @@ def build_report(
         engine=config.engine,
         engine_version=engine_version,
         batches_total=counters.batches,
-        **_speed(config, counters, line),
+        **_speed(config, counters, line, free_tokens),
     )
 
 
-def _speed(config: AgentConfig, counters: Counters, line: Line | None) -> dict[str, float]:
+def _speed(config: AgentConfig, counters: Counters, line: Line | None, free_tokens: int) -> dict[str, float]:
     """What was learned of batches, nothing where there is no line yet."""
     if line is None or not counters.sequences:
         return {}
@@ -94,6 +98,7 @@ def _speed(config: AgentConfig, counters: Counters, line: Line | None) -> dict[s
         batch_size=config.batch_size,
         sequence_tokens=max(1.0, counters.batch_tokens / counters.sequences),
         budget_s=config.batch_budget_ms / 1000,
+        free_tokens=free_tokens,
     )
     return {
         "fixed_s": round(line.fixed_s, 9),
@@ -106,6 +111,7 @@ def _speed(config: AgentConfig, counters: Counters, line: Line | None) -> dict[s
 #: Metrics that are fields of the report: name, help. Those that end in `_total` are counters.
 _FIELD_METRICS: Final = {
     "workers": ("workers", "Batches computed at the same time."),
+    "threads": ("threads", "Engine threads of each batch."),
     "batch_size": ("batch_size", "Sequences in a batch at most."),
     "admits": ("admits", "Requests held at most, executing and waiting."),
     "executing": ("executing", "Requests with a sequence in an engine."),

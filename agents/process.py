@@ -97,10 +97,10 @@ async def _serve(config: AgentConfig, tls: ServerTls, listener: socket.socket) -
 async def _until_stopped(service: AgentService, stop: "_Stop", serving: "asyncio.Future[None]") -> int:
     """Wait for the first of: asked to stop, the model failed, the server failed."""
     asked = asyncio.ensure_future(stop.first.wait())
-    any_of: set[asyncio.Future[Any]] = {asked, service.fatal, serving}
+    any_of: set[asyncio.Future[Any]] = {asked, service.model.fatal, serving}
     await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
-    if service.fatal.done():
-        service.fatal.result()
+    if service.model.fatal.done():
+        service.model.fatal.result()
     if serving.done():
         raise StartError("the server ended by itself")
     draining = asyncio.ensure_future(service.drain())

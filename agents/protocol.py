@@ -39,6 +39,7 @@ PATH_LOAD: Final = "/load"
 PATH_PARK: Final = "/park"
 PATH_RESUME: Final = "/resume"
 PATH_CALIBRATE: Final = "/calibrate"
+PATH_SHAPE: Final = "/shape"
 
 #: Which path serves a task: the gateway refuses others with 400, the agent with 404.
 TASK_PATHS: Final = {"embed": PATH_EMBEDDINGS}

@@ -1,9 +1,10 @@
-"""The agent's HTTP side, plain ASGI: the API for direct use, probes, metrics, park and resume."""
+"""The agent's HTTP side, plain ASGI: the API for direct use, probes, metrics, and the appliance's orders."""
 
 import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, Final
 
 from agents.calibrate import Stopped
@@ -19,12 +20,15 @@ from agents.protocol import (
     PATH_PARK,
     PATH_READY,
     PATH_RESUME,
+    PATH_SHAPE,
     AgentState,
     Answer,
     Refusal,
     Request,
 )
 from agents.service import JSON, MAX_BODY_BYTES, AgentService
+from agents.shape import MAX_BODY_BYTES as MAX_SHAPE_BYTES
+from agents.shape import parse_shape
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +94,12 @@ class HttpSide:
         own = self._own.get((method, path))
         if own is not None:
             return *(await own()), []
+        if (method, path) == ("POST", PATH_SHAPE):
+            return *(await self._shape(await _read_body(receive, headers, MAX_SHAPE_BYTES))), []
         allowed = [known for known, at in self._own if at == path] or ["POST"]
         if method not in allowed:
             raise RequestError(f"{path[:200]} takes {allowed[0]}, not {method}", status=405)
-        body = await _read_body(receive, headers)
+        body = await _read_body(receive, headers, MAX_BODY_BYTES)
         deadline_ms = _deadline_ms(headers)
         request = Request(deadline_ms, path, "", body)
         return await self._infer(request, receive)
@@ -132,20 +138,28 @@ class HttpSide:
         return 200, JSON, self._service.report().to_json()
 
     async def _park(self) -> tuple[int, str, bytes]:
-        return await self._change(self._service.park)
+        return await self._change(self._service.model.park)
 
     async def _resume(self) -> tuple[int, str, bytes]:
-        return await self._change(self._service.resume)
+        return await self._change(self._service.model.resume)
 
     async def _calibrate(self) -> tuple[int, str, bytes]:
         """Takes seconds: out of rotation until it is done, then one document of what was measured."""
         try:
-            measured = await self._service.calibrate()
+            measured = await self._service.model.calibrate()
         except BadTransition as error:
             raise RequestError(str(error), status=409, code="bad_state") from error
         except (ModelError, Stopped) as error:
             raise RequestError(str(error), status=503, kind="server_error", code="not_measured") from error
         return 200, JSON, json.dumps(measured.to_json()).encode()
+
+    async def _shape(self, body: bytes) -> tuple[int, str, bytes]:
+        """The batch size at once; else as long as loading takes, out of rotation, whether or not we wait."""
+        shape = parse_shape(body)
+        try:
+            return await self._change(partial(self._service.model.reshape, shape))
+        except ModelError as error:
+            raise RequestError(str(error), status=500, kind="server_error", code="not_loaded") from error
 
     async def _change(self, change: Callable[[], Awaitable[None]]) -> tuple[int, str, bytes]:
         try:
@@ -160,11 +174,11 @@ def _settle(answered: "asyncio.Future[Answer]", answer: Answer) -> None:
         answered.set_result(answer)
 
 
-async def _read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
+async def _read_body(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
     """The whole body. Raises RequestError where it is over the limit, ClientLeft."""
     said = headers.get(b"content-length", b"0")
-    if said.isdigit() and int(said) > MAX_BODY_BYTES:
-        raise too_large(int(said), MAX_BODY_BYTES)
+    if said.isdigit() and int(said) > most:
+        raise too_large(int(said), most)
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -173,8 +187,8 @@ async def _read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
             raise ClientLeft
         piece = message.get("body", b"")
         size += len(piece)
-        if size > MAX_BODY_BYTES:
-            raise too_large(size, MAX_BODY_BYTES)
+        if size > most:
+            raise too_large(size, most)
         pieces.append(piece)
         if not message.get("more_body"):
             return b"".join(pieces)

@@ -1,32 +1,29 @@
-"""The agent's core on the event loop: admits, prepares, queues, answers; and parks, resumes, drains.
+"""The agent's core on the event loop: admits, prepares, queues, answers, reports, drains.
 
 Both sides, links and HTTP, come through `submit`. All methods belong to the event loop's thread.
+What the model goes through meanwhile is `model.py`'s.
 """
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final
 
 from agents.admission import Admission
 from agents.batching import NEVER, Job
-from agents.calibrate import Calibration, calibrate_here
 from agents.config import AgentConfig
 from agents.engines.base import Engine
-from agents.errors import ModelError, RequestError, deadline_exceeded, server_error, too_large, unknown_path
-from agents.lifecycle import Event, next_state
+from agents.errors import RequestError, deadline_exceeded, server_error, too_large, unknown_path
 from agents.load import Counters, Sensed, build_report
+from agents.model import ServedModel
 from agents.protocol import AgentState, Answer, Beat, LoadReport, Refusal, Request
 from agents.sensors import Sensors
-from agents.tasks.base import Prepared, Task
-from agents.tasks.embed import EmbedTask
+from agents.tasks.base import Prepared
 from agents.turn import Turn
-from agents.worker import Done, WorkerPool
+from agents.worker import Done
 
 logger = logging.getLogger(__name__)
 
@@ -66,114 +63,68 @@ class Ticket:
 
 
 class AgentService:
-    """One model revision being served.
-
-    `fatal` is done with an exception when the agent can serve no more: the model does not load.
-    """
+    """One model revision being served."""
 
     def __init__(self, config: AgentConfig, engine: Engine) -> None:
-        self.config = config
         self.counters = Counters()
         self.admission = Admission(config.admits)
-        self.state = AgentState.LOADING
         self.listeners: set[Callable[[LoadReport], None]] = set()
         self._loop = asyncio.get_running_loop()
-        self.fatal: asyncio.Future[None] = self._loop.create_future()
-        self._engine = engine
-        self._task: Task[Any] | None = None
-        self._pool: WorkerPool | None = None
         self._tickets: dict[Job, Ticket] = {}
         self.turn = Turn(self._loop.call_soon)
         self._idle = asyncio.Event()
         self._idle.set()
-        self._model_lock = asyncio.Lock()
         self._preparing = ThreadPoolExecutor(2, thread_name_prefix="prepare")
         self._sensors = Sensors()
         self._sensed = Sensed()
         self._started_at = time.monotonic()
-        self._stop_measuring = threading.Event()
-        self._background: set[asyncio.Task[None]] = set()
+        self.model = ServedModel(
+            config, engine, idle=self._idle, deliver=self._deliver, changed=self._model_changed
+        )
 
     # --- life ---------------------------------------------------------------------------------
 
+    @property
+    def state(self) -> AgentState:
+        """Only a ready agent takes requests."""
+        return self.model.state
+
     def start(self) -> None:
         """Begin to report, and to load the model."""
-        self._spawn(self._report_regularly())
-        self._spawn(self._load_first())
-
-    async def park(self) -> None:
-        """Refuse new work, finish the present, free the weights. Raises BadTransition."""
-        self._move(Event.PARK)
-        async with self._model_lock:
-            await self._idle.wait()
-            if self.state is AgentState.PARKED:
-                await self._loop.run_in_executor(None, self._engine.unload)
-                warm_mb, rss_bytes = self._sensed.rss_bytes / 1e6, self._sensors.read_rss()
-                self._sensed = replace(self._sensed, rss_bytes=rss_bytes)
-                logger.info("memory: %.0f MB, warm %.0f MB", rss_bytes / 1e6, warm_mb)
-                self._report()
-
-    async def resume(self) -> None:
-        """Load the weights again; returns when the agent is ready. Raises BadTransition."""
-        self._move(Event.RESUME)
-        await self._load_again()
-
-    def resume_soon(self) -> None:
-        """As `resume`, without waiting; ignored where it is not possible."""
-        if self.state is AgentState.PARKED:
-            self._move(Event.RESUME)
-            self._spawn(self._load_again())
-
-    async def calibrate(self) -> Calibration:
-        """Refuse new work, finish the present, measure this machine, and serve again.
-
-        Raises BadTransition, ModelError where the model does not load in some shape, and Stopped.
-        """
-        self._move(Event.MEASURE)
-        async with self._model_lock:
-            try:
-                await self._idle.wait()
-                await self._loop.run_in_executor(None, self._engine.unload)
-                measure = partial(calibrate_here, self.config, self._stop_measuring)
-                return await self._loop.run_in_executor(None, measure)
-            finally:
-                self._spawn(self._load_again())
+        self.model.background.spawn(self._report_regularly())
+        self.model.load_soon()
 
     async def drain(self) -> None:
         """Refuse new work and return when what was admitted is answered."""
-        self._stop_measuring.set()
-        self._move(Event.DRAIN)
+        self.model.drain()
         await self._idle.wait()
 
     async def close(self) -> None:
         """End threads and timers; after `drain`, or when serving has failed."""
-        for task in list(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
         self._preparing.shutdown(wait=False, cancel_futures=True)
-        if self._pool is not None:
-            await self._loop.run_in_executor(None, self._pool.close)
-        self._engine.close()
+        await self.model.close()
 
     def report(self) -> LoadReport:
         """What the agent says of itself now; the sensors' part is up to a second old."""
+        model, pool = self.model, self.model.pool
         return build_report(
-            self.config,
-            self.state,
+            model.config,
+            model.state,
             self.counters,
             self._sensed,
-            executing=self._pool.executing if self._pool else 0,
+            executing=pool.executing if pool else 0,
             in_hand=self.admission.in_hand,
             accepted_total=self.admission.accepted_total,
             refused_total=self.admission.refused_total,
             uptime_s=time.monotonic() - self._started_at,
-            engine_version=self._engine.version,
-            line=self._pool.learned.line if self._pool else None,
+            engine_version=model.engine_version,
+            line=pool.learned.line if pool else None,
+            free_tokens=model.free_tokens,
         )
 
     def beat(self) -> Beat:
         """The little that changes fast, fresh to about 100 ms."""
-        executing = self._pool.executing if self._pool else 0
+        executing = self.model.pool.executing if self.model.pool else 0
         cpu, node_cpu = self._sensors.read_cpu(time.monotonic())
         return Beat(executing, max(self.admission.in_hand - executing, 0), cpu, node_cpu)
 
@@ -186,15 +137,16 @@ class AgentService:
             return refusal
         self._idle.clear()
         ticket = Ticket(self, request, reply, time.monotonic())
-        assert self._task is not None  # admission lets nobody in before the model is loaded
-        if request.path != self._task.path:
-            self._answer_error(ticket, unknown_path(request.path, self._task.path))
+        task = self.model.task
+        assert task is not None  # admission lets nobody in before the model is loaded
+        if request.path != task.path:
+            self._answer_error(ticket, unknown_path(request.path, task.path))
         elif ticket.body_bytes > MAX_BODY_BYTES:
             self._answer_error(ticket, too_large(ticket.body_bytes, MAX_BODY_BYTES))
         elif ticket.body_bytes <= INLINE_BODY_BYTES:
             self._prepare(ticket, request.body)
         else:
-            work = self._loop.run_in_executor(self._preparing, self._task.prepare, request.body)
+            work = self._loop.run_in_executor(self._preparing, task.prepare, request.body)
             work.add_done_callback(lambda done: self._prepared(ticket, done))
         return ticket
 
@@ -206,9 +158,9 @@ class AgentService:
         self._let_go(ticket)
 
     def _prepare(self, ticket: Ticket, body: bytes) -> None:
-        assert self._task is not None
+        assert self.model.task is not None
         try:
-            prepared = self._task.prepare(body)
+            prepared = self.model.task.prepare(body)
         except RequestError as error:
             self._answer_error(ticket, error)
         except Exception as error:  # noqa: BLE001 - a fault of ours is an answer too
@@ -229,18 +181,18 @@ class AgentService:
             self._answer_fault(ticket, error)
 
     def _enqueue(self, ticket: Ticket, prepared: Prepared[Any]) -> None:
-        assert self._pool is not None
+        assert self.model.pool is not None
         ticket.prepared = prepared
         ticket.left = len(prepared.sequences)
         ticket.rows = [None] * ticket.left
         ticket.job = Job(prepared.sequences, ticket.deadline)
         self._tickets[ticket.job] = ticket
-        self._pool.add(ticket.job)
+        self.model.pool.add(ticket.job)
         self.turn.put_off(self._wake)  # all requests of one read go before the workers look
 
     def _wake(self) -> None:
-        if self._pool is not None:
-            self._pool.wake()
+        if self.model.pool is not None:
+            self.model.pool.wake()
 
     def _deliver(self, done: Done) -> None:
         """From a worker's thread: one hand-over per batch."""
@@ -276,16 +228,15 @@ class AgentService:
                 self._finish(ticket)
 
     def _finish(self, ticket: Ticket) -> None:
-        assert self._task is not None
+        task = self.model.task
+        assert task is not None
         assert ticket.prepared is not None
         if len(ticket.rows) > INLINE_ROWS:
-            work = self._loop.run_in_executor(
-                self._preparing, self._task.respond, ticket.prepared, ticket.rows
-            )
+            work = self._loop.run_in_executor(self._preparing, task.respond, ticket.prepared, ticket.rows)
             work.add_done_callback(lambda done: self._responded(ticket, done))
             return
         try:
-            body = self._task.respond(ticket.prepared, ticket.rows)
+            body = task.respond(ticket.prepared, ticket.rows)
         except Exception as error:  # noqa: BLE001 - a fault of ours is an answer too
             self._answer_fault(ticket, error)
         else:
@@ -329,19 +280,22 @@ class AgentService:
         ticket.settled = True
         if ticket.job is not None:
             del self._tickets[ticket.job]
-            if ticket.left and self._pool is not None:
-                self._pool.drop(ticket.job)
+            if ticket.left and self.model.pool is not None:
+                self.model.pool.drop(ticket.job)
         self.admission.release()
         if self.admission.in_hand == 0:
             self._idle.set()
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _move(self, event: Event) -> None:
-        before, self.state = self.state, next_state(self.state, event)
-        if self.state is not before:
-            logger.info("%s: %s -> %s", event.value, before.value, self.state.value)
-            self._report()
+    def _model_changed(self) -> None:
+        """State, shape or memory have: whoever counts on us is told at once."""
+        self.admission.admits = self.model.config.admits
+        try:
+            self._sensed = replace(self._sensed, rss_bytes=self._sensors.read_rss())
+        except Exception as error:  # noqa: BLE001 - as below
+            logger.error("memory was not read: %r", error)  # noqa: TRY400 - one-line records
+        self._report()
 
     def _report(self) -> None:
         report = self.report()
@@ -356,38 +310,3 @@ class AgentService:
                 logger.error("processor and memory were not read: %r", error)  # noqa: TRY400 - one-line records
             self._report()
             await asyncio.sleep(REPORT_EVERY_S)
-
-    async def _load_first(self) -> None:
-        async with self._model_lock:
-            try:
-                await self._loop.run_in_executor(None, self._engine.load)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the agent cannot serve
-                known = isinstance(error, ModelError)
-                self._fail(error if known else ModelError(f"the model was not loaded: {error!r}"))
-                return
-            self._task = EmbedTask(self.config.deployment, self._engine.describe())
-            self._pool = WorkerPool(
-                self._engine, self._task.reduce, self.config.workers, self.config.batch_size, self._deliver,
-                budget_s=self.config.batch_budget_ms / 1000,
-            )  # fmt: skip
-            self._move(Event.LOADED)
-
-    async def _load_again(self) -> None:
-        async with self._model_lock:
-            if self.state is not AgentState.LOADING:
-                return
-            try:
-                await self._loop.run_in_executor(None, self._engine.load)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the agent cannot serve
-                self._fail(ModelError(f"the model was not loaded again: {error}"))
-                return
-            self._move(Event.LOADED)
-
-    def _fail(self, error: Exception) -> None:
-        if not self.fatal.done():
-            self.fatal.set_exception(error)
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = self._loop.create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

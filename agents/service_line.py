@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+#: Tokens of the sentence by which shapes and batch sizes are compared, special ones included.
+REFERENCE_TOKENS: Final = 32
 #: Each batch counts this much less than the one after it: about the last 500 say how fast it is.
 KEEP: Final = 0.998
 #: Batches without which nothing is said.
@@ -87,15 +89,22 @@ def allowed_s(budget_s: float, alone_s: float) -> float:
 
 
 def capacity_of(
-    line: Line, *, workers: int, batch_size: int, sequence_tokens: float, budget_s: float
+    line: Line,
+    *,
+    workers: int,
+    batch_size: int,
+    sequence_tokens: float,
+    budget_s: float,
+    free_tokens: int = 0,
 ) -> tuple[float, float]:
     """Sequences and tokens per second at most, in full batches within the latency budget.
 
-    Two workers with batches of 8 x 20 tokens that take 40 ms: 400 sequences and 8,000 tokens.
+    Two workers with batches of 8 x 20 tokens that take 40 ms: 400 sequences and 8,000 tokens. Batches of
+    `free_tokens` and less may take longer than the budget.
     """
     size = batch_size
     most_s = allowed_s(budget_s, line.at(sequence_tokens))
-    while size > 1 and line.at(size * sequence_tokens) > most_s:
+    while size > 1 and size * sequence_tokens > free_tokens and line.at(size * sequence_tokens) > most_s:
         size -= 1
     batch_s = line.at(size * sequence_tokens)
     if batch_s <= 0:

@@ -50,15 +50,22 @@ class WorkerPool:
         self._deliver = deliver
         self._queue = BatchQueue(batch_size, budget_s)
         self._learned = RunningLine()
-        self._changed = threading.Condition()  # guards everything of this object
+        lock = threading.Lock()  # guards everything of this object
+        self._changed = threading.Condition(lock)
+        self._quiet = threading.Condition(lock)
         self._idle = 0
         self._closed = False
         self._threads = [
             threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
             for number in range(workers)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # the system gives no more
+            self._threads = [thread for thread in self._threads if thread.ident is not None]
+            self.close()
+            raise
 
     @property
     def executing(self) -> int:
@@ -85,11 +92,24 @@ class WorkerPool:
         with self._changed:
             self._queue.drop(job)
 
+    def set_batches(self, batch_size: int, free_tokens: int) -> None:
+        """What the next batches may be: sequences at most, and tokens that are free of the latency budget."""
+        with self._changed:
+            self._queue.batch_size = batch_size
+            self._queue.free_tokens = free_tokens
+
+    def wait_quiet(self) -> None:
+        """Until nothing is being computed, also none of what was cancelled; or the pool is closed."""
+        with self._quiet:
+            while self._queue.executing and not self._closed:
+                self._quiet.wait()
+
     def close(self, timeout_s: float = 10.0) -> None:
         """End the threads after what they compute now."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._quiet.notify_all()
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
@@ -105,6 +125,8 @@ class WorkerPool:
             busy_s = time.monotonic() - started
             with self._changed:
                 self._queue.finish(batch)
+                if not self._queue.executing:
+                    self._quiet.notify_all()
                 if rows is not None:
                     self._learned.add(batch.rectangle, busy_s)
                     self._queue.line = self._learned.line

@@ -1,4 +1,4 @@
-"""What an engine is: five methods, and a tokenizer that goes with its model."""
+"""What an engine is: six methods, and a tokenizer that goes with its model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +64,12 @@ class Engine(Protocol):
 
     def unload(self) -> None:
         """Give the memory of the weights back. Nothing may be computing."""
+
+    def reshaped(self, workers: int, threads: int) -> "Engine":
+        """One of the same model, not loaded: for so many batches at a time, on so many threads each.
+
+        What was checked when this one was first loaded is not checked again.
+        """
 
     def close(self) -> None:
         """Let go of everything; the engine is not used again."""

@@ -71,10 +71,7 @@ class CTranslate2Engine:
             self._encoder.load_model()
             self._loaded = True
             return
-        manifest = read_manifest(self._model_dir)
-        self._check(manifest)
-        verify_files(self._model_dir, manifest)
-        tokenizer = TextTokenizer(self._model_dir / TOKENIZER_NAME)
+        description = self._description or self._verify()
         try:
             encoder = ctranslate2.Encoder(
                 str(self._model_dir),
@@ -85,16 +82,9 @@ class CTranslate2Engine:
             )
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"model {str(self._model_dir)!r} was not loaded: {error}") from error
-        self._description = Description(
-            dimensions=manifest.dimensions,
-            max_length=manifest.max_length,
-            vocabulary_size=manifest.vocabulary_size,
-            pooling=manifest.pooling,
-            normalize=manifest.normalize,
-            tokenizer=tokenizer,
-        )
+        self._description = description
         self._encoder, self._loaded = encoder, True
-        self._warm_up(tokenizer)
+        self._warm_up(description)
 
     def describe(self) -> Description:
         """What the manifest says."""
@@ -117,9 +107,29 @@ class CTranslate2Engine:
             _unload(self._encoder)
             _return_free_memory()
 
+    def reshaped(self, workers: int, threads: int) -> "CTranslate2Engine":
+        """Another over the same files, with the same tokenizer; the library cannot change one that exists."""
+        other = CTranslate2Engine(self._model_dir, self._task, workers=workers, threads=threads)
+        other._description = self._description
+        return other
+
     def close(self) -> None:
         """Drop the encoder and its threads."""
         self._encoder, self._loaded = None, False
+
+    def _verify(self) -> Description:
+        """What the manifest says, once every file is what it says."""
+        manifest = read_manifest(self._model_dir)
+        self._check(manifest)
+        verify_files(self._model_dir, manifest)
+        return Description(
+            dimensions=manifest.dimensions,
+            max_length=manifest.max_length,
+            vocabulary_size=manifest.vocabulary_size,
+            pooling=manifest.pooling,
+            normalize=manifest.normalize,
+            tokenizer=TextTokenizer(self._model_dir / TOKENIZER_NAME),
+        )
 
     def _check(self, manifest: Manifest) -> None:
         if (manifest.engine, manifest.task) != ("ctranslate2", self._task):
@@ -128,10 +138,10 @@ class CTranslate2Engine:
                 f"{manifest.task!r}; this agent runs ctranslate2 and {self._task}"
             )
 
-    def _warm_up(self, tokenizer: TextTokenizer) -> None:
+    def _warm_up(self, description: Description) -> None:
         """The first inference allocates and picks its kernels; nobody should wait for that."""
-        vectors = self.infer(tokenizer.encode(["warm up"]))
-        expected = self.describe().dimensions
+        vectors = self.infer(description.tokenizer.encode(["warm up"]))
+        expected = description.dimensions
         if vectors.shape[-1] != expected:
             raise ModelError(
                 f"model {str(self._model_dir)!r} gives {vectors.shape[-1]} dimensions; "

@@ -4,6 +4,7 @@ For tests and rehearsals of everything around an engine. It sleeps instead of co
 many fit on one machine.
 """
 
+import copy
 import time
 import zlib
 from collections.abc import Sequence
@@ -66,6 +67,12 @@ class FakeEngine:
     def unload(self) -> None:
         """Refuses to compute until it is loaded again."""
         self._loaded = False
+
+    def reshaped(self, workers: int, threads: int) -> "FakeEngine":  # noqa: ARG002 - any shape is as fast
+        """Another, not loaded."""
+        other = copy.copy(self)
+        other.unload()
+        return other
 
     def close(self) -> None:
         """As `unload`."""

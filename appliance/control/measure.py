@@ -30,7 +30,7 @@ _FASTEST, _SLOWEST_S = 1e9, 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What an agent said, checked."""
+    """What an agent said, checked. `full_batch_size` and `full_rps` are 0 where an older one does not say."""
 
     workers: int
     threads: int
@@ -40,6 +40,8 @@ class Measured:
     tokens_per_s: float
     fixed_s: float
     per_token_s: float
+    full_batch_size: int = 0
+    full_rps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +74,22 @@ def parse_measured(body: bytes) -> Measured:
             tokens_per_s=_speed(given["tokens_per_s"]),
             fixed_s=_seconds(given["fixed_s"]),
             per_token_s=_seconds(given["per_token_s"]),
+            full_batch_size=_whole(given.get("full_batch_size", 0), _LARGEST_BATCH, least=0),
+            full_rps=_speed(given.get("full_rps", 0.0)),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"measurement not understood: {error!r:.200}") from error
-    if (measured.workers + 1) * measured.batch_size > _MOST_ADMITS:
-        raise ProtocolError(
-            f"{measured.workers} x batches of {measured.batch_size} are more than an agent holds"
-        )
+    batch_size = max(measured.batch_size, measured.full_batch_size)
+    if (measured.workers + 1) * batch_size > _MOST_ADMITS:
+        raise ProtocolError(f"{measured.workers} x batches of {batch_size} are more than an agent holds")
     if not measured.capacity_rps or not measured.fixed_s + measured.per_token_s:
         raise ProtocolError("it measured nothing")
     return measured
 
 
-def _whole(value: Any, most: int) -> int:
-    if type(value) is not int or not 1 <= value <= most:
-        raise ValueError(f"{value!r:.40} is no whole number from 1 to {most}")
+def _whole(value: Any, most: int, *, least: int = 1) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{value!r:.40} is no whole number from {least} to {most}")
     return value
 
 

@@ -9,11 +9,14 @@ import re
 import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import ctranslate2
 import numpy as np
+import psutil
 from ctranslate2 import specs
 from ctranslate2.specs import common_spec
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -22,6 +25,7 @@ from agents.manifest import compute_digest
 from agents.protocol import (
     ALPN_HTTP,
     ALPN_LINK,
+    PATH_SHAPE,
     AgentState,
     Answer,
     FrameReader,
@@ -248,6 +252,29 @@ class AgentProcess:
         self.process.wait(WAIT_S)
 
 
+class PeakMemory:
+    """Watches the resident memory of a process, every half a millisecond."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._ended = threading.Event()
+        self.peak = 0
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.is_set():
+            self.peak = max(self.peak, self._process.memory_info().rss)
+            time.sleep(0.0005)
+
+
 async def wait_for(condition, bound_s: float = WAIT_S) -> None:
     """Look until it is so."""
     async with asyncio.timeout(bound_s):
@@ -271,6 +298,13 @@ async def fetch(
     answered, _, content = raw.partition(b"\r\n\r\n")
     first, *rest = answered.decode().split("\r\n")
     return int(first.split()[1]), dict(line.lower().split(": ", 1) for line in rest), content
+
+
+async def reshape(port, context, workers, threads, batch_size) -> tuple[int, dict]:
+    """Order a shape and wait: status and answer."""
+    body = json.dumps({"workers": workers, "threads": threads, "batch_size": batch_size}).encode()
+    status, _, answer = await fetch(port, context, "POST", PATH_SHAPE, body)
+    return status, json.loads(answer)
 
 
 async def close_writer(writer: asyncio.StreamWriter) -> None:

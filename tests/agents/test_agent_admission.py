@@ -45,6 +45,7 @@ def test_a_permit_comes_back_once():
         (PARKED, Event.PARK, PARKED),
         (PARKED, Event.RESUME, LOADING),
         (READY, Event.RESUME, READY),
+        (READY, Event.RESHAPE, LOADING),
         (LOADING, Event.DRAIN, DRAINING),
         (READY, Event.DRAIN, DRAINING),
         (PARKED, Event.DRAIN, DRAINING),
@@ -65,6 +66,8 @@ def test_transitions(state, event, after):
         (DRAINING, Event.RESUME),
         (READY, Event.LOADED),
         (PARKED, Event.LOADED),
+        (LOADING, Event.RESHAPE),
+        (DRAINING, Event.RESHAPE),
     ],
 )
 def test_impossible_transitions(state, event):

@@ -5,54 +5,55 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from agent_builders import ROOT, WAIT_S, config_json
 
 from agents.calibrate import (
     Cell,
+    Layout,
     Sample,
-    Shape,
     Stopped,
     calibrate,
     conclude,
     is_past_best,
     keep_better,
     measure_cell,
-    plan_shapes,
+    plan_layouts,
     sweet_spot,
 )
 from agents.config import MAX_THREADS, MAX_WORKERS
 from agents.engines.fake import FakeEngine
 
-ONE = Shape(1, 1)
+ONE = Layout(1, 1)
 
 
-def sample(batch_size, batch_s, *, length=32, shape=ONE):
+def sample(batch_size, batch_s, *, length=32, layout=ONE):
     """A cell of which every worker computed ten batches."""
-    return Sample(Cell(shape, batch_size, length), 10 * shape.workers, 10 * batch_s, batch_s)
+    return Sample(Cell(layout, batch_size, length), 10 * layout.workers, 10 * batch_s, batch_s)
 
 
 @pytest.mark.parametrize(
-    ("cores", "shapes"),
+    ("cores", "layouts"),
     [(0, [(1, 1)]), (1, [(1, 1)]), (2, [(2, 1), (1, 2)]), (4, [(4, 1), (2, 2), (1, 4)]),
      (6, [(6, 1), (3, 2), (1, 4), (1, 6)]), (16, [(16, 1), (8, 2), (4, 4), (2, 8), (1, 16)])],
 )  # fmt: skip
-def test_shapes_use_all_cores(cores, shapes):
+def test_layouts_use_all_cores(cores, layouts):
     """From one thread a worker to one worker with all; never more threads than cores."""
-    assert plan_shapes(cores) == tuple(Shape(*shape) for shape in shapes)
+    assert plan_layouts(cores) == tuple(Layout(*layout) for layout in layouts)
 
 
-def test_shapes_are_what_agents_accept():
+def test_layouts_are_what_agents_accept():
     """On a machine with more cores than an agent may have workers or threads."""
-    shapes = plan_shapes(384)
-    assert shapes[0] == Shape(MAX_WORKERS, 1)
-    assert max(shape.threads for shape in shapes) <= MAX_THREADS
+    layouts = plan_layouts(384)
+    assert layouts[0] == Layout(MAX_WORKERS, 1)
+    assert max(layout.threads for layout in layouts) <= MAX_THREADS
 
 
 def test_better_half_goes_on():
     """Of four two, of three and of two one; equals by their order."""
-    a, b, c, d = (Shape(number, 1) for number in range(1, 5))
+    a, b, c, d = (Layout(number, 1) for number in range(1, 5))
     assert keep_better({a: 1.0, b: 4.0, c: 3.0, d: 2.0}) == (b, c)
     assert keep_better({a: 1.0, b: 2.0, c: 3.0}) == (c,)
     assert keep_better({a: 1.0, b: 1.0}) == (a,)
@@ -81,17 +82,52 @@ def test_sweet_spot_of_an_engine_that_charges_by_the_batch():
 
 
 def test_conclusion():
-    """Best batch, throughput over all workers, and the line through the best shape's cells alone."""
-    shape = Shape(2, 1)
-    batches = [sample(size, 0.002 + 0.0001 * 32 * size, shape=shape) for size in (1, 2, 4, 8)]
+    """Best batch, throughput over all workers, and the line through the best layout's cells alone."""
+    layout = Layout(2, 1)
+    batches = [sample(size, 0.002 + 0.0001 * 32 * size, layout=layout) for size in (1, 2, 4, 8)]
     other = sample(8, 9.0)
-    long = sample(8, 0.002 + 0.0001 * 128 * 8, length=128, shape=shape)
+    long = sample(8, 0.002 + 0.0001 * 128 * 8, length=128, layout=layout)
     found = conclude([other, *batches, long], batches, 0.1)
     assert (found.workers, found.threads, found.batch_size) == (2, 1, 8)
+    assert (found.full_batch_size, found.full_rps) == (8, found.capacity_rps)
     assert found.capacity_rps == pytest.approx(16 / (0.002 + 0.0256), rel=1e-3)
     assert (found.fixed_s, found.per_token_s) == (pytest.approx(0.002), pytest.approx(0.0001))
     assert found.tokens_per_s == pytest.approx(16 * 128 / (0.002 + 0.1024), rel=1e-3)
     assert len(found.cells) == 6
+
+
+def test_conclusion_tells_what_larger_batches_do_whatever_the_budget():
+    """What lies past the latency budget is told apart: the rest is of batches within it."""
+    batches = [sample(size, 0.02 + 0.001 * size) for size in (1, 2, 4, 8, 16, 32, 64)]
+    found = conclude(batches, batches, 0.03)
+    assert (found.batch_size, found.capacity_rps) == (16, pytest.approx(16 / 0.036, rel=1e-3))
+    assert (found.full_batch_size, found.full_rps) == (64, pytest.approx(64 / 0.084, rel=1e-3))
+    assert found.tokens_per_s == pytest.approx(32 * found.capacity_rps, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "left_s", "sizes", "full"),
+    [
+        pytest.param(0.3, 5.0, [1, 2, 4, 8, 16, 32, 8, 8, 64], 64, id="while there is time"),
+        pytest.param(0.3, 4.0, [1, 2, 4, 8, 16, 32, 8, 8], 32, id="not what would take too long"),
+        pytest.param(9.0, 9.0, [1, 2, 4, 8, 16, 32, 64, 8, 8], 64, id="all within the budget"),
+        pytest.param(9.0, 1.2, [1, 2, 2, 2], 2, id="hardly any time"),
+    ],
+)
+def test_batches_past_the_budget_come_last(monkeypatch, budget_s, left_s, sizes, full):
+    """After the lengths, if there is time: a batch takes 0.2 s and 10 ms a sequence, to measure it 0.25 s."""
+    measured: list[int] = []
+
+    def measure(_engine, cell, _seconds, _stop):
+        measured.append(cell.batch_size)
+        batch_s = 0.2 + 0.01 * cell.batch_size
+        return Sample(cell, 10, 10 * batch_s, batch_s)
+
+    monkeypatch.setattr("agents.calibrate.measure_cell", measure)
+    clock = SimpleNamespace(monotonic=lambda: 0.25 * len(measured))
+    monkeypatch.setattr("agents.calibrate.time", clock)
+    found = calibrate(lambda _: FakeEngine(0.0), 1, batch_budget_s=budget_s, budget_s=left_s)
+    assert (measured, found.full_batch_size) == (sizes, full)
 
 
 class CountingEngine(FakeEngine):
@@ -119,7 +155,7 @@ def test_measurement_finds_the_batch_of_an_engine_that_charges_by_the_batch():
     """20 ms a batch whatever its size: large batches in several workers; one engine in memory at a time."""
     CountingEngine.loaded = CountingEngine.most_loaded = 0
     CountingEngine.lengths = []
-    found = calibrate(lambda _shape: CountingEngine(0.02), 2, batch_budget_s=1.0, budget_s=WAIT_S, cell_s=0.1)
+    found = calibrate(lambda _: CountingEngine(0.02), 2, batch_budget_s=1.0, budget_s=WAIT_S, cell_s=0.1)
     assert found.workers == 2
     assert found.batch_size >= 16
     assert found.capacity_rps > 200
@@ -131,7 +167,7 @@ def test_measurement_keeps_within_its_time():
     """An engine of 50 ms a sequence: out of time, nothing more is begun, and there is an answer."""
     started = time.monotonic()
     found = calibrate(
-        lambda _shape: FakeEngine(0.05, "sequence"), 1, batch_budget_s=0.2, budget_s=0.01, cell_s=0.01
+        lambda _layout: FakeEngine(0.05, "sequence"), 1, batch_budget_s=0.2, budget_s=0.01, cell_s=0.01
     )
     assert time.monotonic() - started < 5.0
     assert (found.workers, found.threads, found.batch_size) == (1, 1, 1)
@@ -140,7 +176,7 @@ def test_measurement_keeps_within_its_time():
 def test_engine_that_fails_is_said():
     """What an engine raises in a worker comes out where the cell was asked for."""
     with pytest.raises(RuntimeError, match="not loaded"):
-        measure_cell(FakeEngine(0.0), Cell(Shape(2, 1), 2, 8), 0.01, threading.Event())
+        measure_cell(FakeEngine(0.0), Cell(Layout(2, 1), 2, 8), 0.01, threading.Event())
 
 
 def test_measurement_can_be_called_off():
@@ -148,7 +184,7 @@ def test_measurement_can_be_called_off():
     stop = threading.Event()
     stop.set()
     with pytest.raises(Stopped):
-        calibrate(lambda _shape: FakeEngine(0.001), 2, batch_budget_s=0.1, stop=stop)
+        calibrate(lambda _layout: FakeEngine(0.001), 2, batch_budget_s=0.1, stop=stop)
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ async def test_measures_out_of_rotation():
         service.listeners.add(lambda report: states.append(report.state))
         answers: list = []
         send(service, answers)
-        measuring = asyncio.ensure_future(service.calibrate())
+        measuring = asyncio.ensure_future(service.model.calibrate())
         await wait_for(lambda: service.state is AgentState.LOADING)
         assert send(service, answers) is Refusal.LOADING
         assert not measuring.done()
@@ -49,21 +49,21 @@ async def test_measures_out_of_rotation():
 async def test_measures_once_at_a_time_and_only_when_ready():
     """A second measurement at the same time is refused, and so is one of a parked agent."""
     async with serving(FakeEngine(0.0), fake_service_ms=1) as service:
-        measuring = asyncio.ensure_future(service.calibrate())
+        measuring = asyncio.ensure_future(service.model.calibrate())
         await wait_for(lambda: service.state is AgentState.LOADING)
         with pytest.raises(BadTransition):
-            await service.calibrate()
+            await service.model.calibrate()
         await measuring
         await wait_for(lambda: service.state is AgentState.READY)
-        await service.park()
+        await service.model.park()
         with pytest.raises(BadTransition):
-            await service.calibrate()
+            await service.model.calibrate()
 
 
 async def test_told_to_end_it_ends_at_once():
     """A drain calls a measurement off; nothing is loaded again."""
     async with serving(FakeEngine(0.0), fake_service_ms=20, fake_service_per="sequence") as service:
-        measuring = asyncio.ensure_future(service.calibrate())
+        measuring = asyncio.ensure_future(service.model.calibrate())
         await wait_for(lambda: service.state is AgentState.LOADING)
         await service.drain()
         with pytest.raises(Stopped):

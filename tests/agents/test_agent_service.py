@@ -221,7 +221,7 @@ async def test_park_finishes_what_it_holds_and_resume_serves_again():
         answers: list[Answer] = []
         service.listeners.add(lambda report: reports.append(report.state))
         send(service, answers)
-        parking = asyncio.ensure_future(service.park())
+        parking = asyncio.ensure_future(service.model.park())
         await wait_for(lambda: service.state is AgentState.PARKED)
         assert send(service, answers) is Refusal.PARKED
         assert not parking.done()
@@ -229,7 +229,7 @@ async def test_park_finishes_what_it_holds_and_resume_serves_again():
         await parking
         assert len(answers) == 1
         assert engine._loaded is False
-        await service.resume()
+        await service.model.resume()
         send(service, answers)
         engine.gate.release()
         await wait_for(lambda: len(answers) == 2)
@@ -243,9 +243,9 @@ async def test_resume_while_still_parking():
     async with serving(engine) as service:
         answers: list[Answer] = []
         send(service, answers)
-        parking = asyncio.ensure_future(service.park())
+        parking = asyncio.ensure_future(service.model.park())
         await wait_for(lambda: service.state is AgentState.PARKED)
-        resuming = asyncio.ensure_future(service.resume())
+        resuming = asyncio.ensure_future(service.model.resume())
         await wait_for(lambda: service.state is AgentState.LOADING)
         engine.gate.release()
         await asyncio.gather(parking, resuming)
@@ -260,10 +260,11 @@ async def test_parking_and_resuming_again_and_again_ends_as_the_last_was_told():
     engine = GatedEngine()
     async with serving(engine) as service:
         for _ in range(10):
-            orders = [service.park(), service.park(), service.resume(), service.resume(), service.park()]
+            park, resume = service.model.park, service.model.resume
+            orders = [park(), park(), resume(), resume(), park()]
             told = await asyncio.gather(*orders, return_exceptions=True)
             assert all(one is None or isinstance(one, BadTransition) for one in told)
-            await service.resume()
+            await service.model.resume()
         assert (service.state, engine._loaded) == (AgentState.READY, True)
         answers: list[Answer] = []
         send(service, answers)
@@ -277,7 +278,7 @@ async def test_a_parked_agent_drains_at_once():
     async with serving(engine) as service:
         answers: list[Answer] = []
         send(service, answers)
-        parking = asyncio.ensure_future(service.park())
+        parking = asyncio.ensure_future(service.model.park())
         await wait_for(lambda: service.state is AgentState.PARKED)
         draining = asyncio.ensure_future(service.drain())
         await asyncio.sleep(0)
@@ -286,7 +287,7 @@ async def test_a_parked_agent_drains_at_once():
         await asyncio.wait_for(asyncio.gather(parking, draining), WAIT_S)
         assert (len(answers), service.state) == (1, AgentState.DRAINING)
         with pytest.raises(BadTransition):
-            await service.resume()
+            await service.model.resume()
 
 
 async def test_drain_waits_for_what_it_holds():
@@ -303,15 +304,15 @@ async def test_drain_waits_for_what_it_holds():
         await asyncio.wait_for(draining, WAIT_S)
         assert len(answers) == 1
         with pytest.raises(BadTransition):
-            await service.park()
+            await service.model.park()
 
 
 async def test_a_resume_that_fails_ends_the_agent():
     """Weights that do not come back are fatal: somebody must look."""
     engine = GatedEngine()
     async with serving(engine) as service:
-        await service.park()
+        await service.model.park()
         engine.broken = True
-        await service.resume()
+        await service.model.resume()
         with pytest.raises(ModelError, match="no weights"):
-            await service.fatal
+            await service.model.fatal

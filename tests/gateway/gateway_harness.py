@@ -247,6 +247,11 @@ class InnerReader:
     def __init__(self, reader, writer):
         self._reader, self._writer = reader, writer
 
+    async def line(self):
+        """The next line, whatever it is."""
+        async with asyncio.timeout(5):
+            return json.loads(await self._reader.readline())
+
     async def next(self, kind: str, **fields):
         """The next line of this kind with these fields."""
         async with asyncio.timeout(5):
