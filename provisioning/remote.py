@@ -1,12 +1,12 @@
 """An enrolled node, reached through its steward: agents as `local.LocalNode` has them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from provisioning.errors import ProvisioningError
-from provisioning.steward_client import StewardClient
+from provisioning.errors import NodeError, ProvisioningError, StewardError
+from provisioning.steward_client import StewardClient, refusal_of
 
 #: What the node fills in by itself.
 _OWN: Final = ("agent", "model_dir", "tls")
@@ -21,6 +21,23 @@ class RemoteAgent:
 
     agent: str
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFiles:
+    """What an agent is written from. The last part of `model_dir` in `config` is the model's digest there.
+
+    It may use `memory_max_bytes`, or what the node's agents may where that is None, and the processors
+    `cpus` (numbers as the system counts them), or all where that is None.
+    """
+
+    agent: str
+    config: Mapping[str, object]
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+    ca_pem: bytes
+    memory_max_bytes: int | None = None
+    cpus: Sequence[int] | None = None
 
 
 class RemoteNode:
@@ -45,25 +62,48 @@ class RemoteNode:
         memory_max_bytes: int | None = None,
         cpus: Sequence[int] | None = None,
     ) -> None:
-        """Write the agent's files and unit. The last part of `model_dir` is the model's digest there.
+        """Write the agent's files and unit, as `AgentFiles` says."""
+        self._write(AgentFiles(agent, config, certificate_pem, key_pem, ca_pem, memory_max_bytes, cpus))
 
-        It may use `memory_max_bytes`, or what the node's agents may where that is None, and the processors
-        `cpus` (numbers as the system counts them), or all where that is None.
+    def bring(self, agents: Sequence[AgentFiles]) -> dict[str, NodeError | None]:
+        """Write these and start them, now and at boot: of each why it was not, None where it was.
+
+        A steward from before that verb is asked one thing after the other.
         """
-        model_dir = config.get("model_dir")
-        fake = config.get("engine") == "fake"
-        self._client.ask(
-            "write_agent",
-            agent=agent,
-            release=self._release,
-            model=None if fake or model_dir is None else PurePosixPath(str(model_dir)).name,
-            config={key: value for key, value in config.items() if key not in _OWN},
-            certificate=certificate_pem.decode(),
-            key=key_pem.decode(),
-            ca=ca_pem.decode(),
-            memory_max_bytes=memory_max_bytes or self._memory_max_bytes,
-            cpus=None if cpus is None else list(cpus),
-        )
+        try:
+            answer = self._client.ask("bring", agents=[self._asked(files) for files in agents])
+        except StewardError as error:
+            if error.reason != "bad_request":
+                raise
+            return {files.agent: self._bring_alone(files) for files in agents}
+        told = answer.get("agents")
+        return _outcomes(told if isinstance(told, dict) else {}, (files.agent for files in agents))
+
+    def _bring_alone(self, files: AgentFiles) -> NodeError | None:
+        try:
+            self._write(files)
+            self._client.ask("start", agent=files.agent)
+        except StewardError as error:
+            return error
+        return None
+
+    def _write(self, files: AgentFiles) -> None:
+        self._client.ask("write_agent", **self._asked(files))
+
+    def _asked(self, files: AgentFiles) -> dict[str, Any]:
+        model_dir = files.config.get("model_dir")
+        fake = files.config.get("engine") == "fake"
+        return {
+            "agent": files.agent,
+            "release": self._release,
+            "model": None if fake or model_dir is None else PurePosixPath(str(model_dir)).name,
+            "config": {key: value for key, value in files.config.items() if key not in _OWN},
+            "certificate": files.certificate_pem.decode(),
+            "key": files.key_pem.decode(),
+            "ca": files.ca_pem.decode(),
+            "memory_max_bytes": files.memory_max_bytes or self._memory_max_bytes,
+            "cpus": None if files.cpus is None else list(files.cpus),
+        }
 
     def start(self, agent: str) -> RemoteAgent:
         """Start it, now and at boot. Its pid is 0 until the system has made the process."""
@@ -111,6 +151,18 @@ class RemoteNode:
         """Every agent's unit as systemd shows it, and what it was written from."""
         agents = self._client.ask("status").get("agents")
         return agents if isinstance(agents, dict) else {}
+
+
+def _outcomes(told: Mapping[str, Any], agents: Iterable[str]) -> dict[str, NodeError | None]:
+    """Of each agent what a steward's `bring` answered; one it says nothing of was not brought."""
+    outcomes: dict[str, NodeError | None] = {}
+    for agent in agents:
+        one = told.get(agent)
+        if isinstance(one, dict):
+            outcomes[agent] = refusal_of(one["error"]) if "error" in one else None
+        else:
+            outcomes[agent] = StewardError("the steward did not say what became of it", reason="bad_answer")
+    return outcomes
 
 
 def exit_code_of(unit: Mapping[str, Any]) -> int | None:

@@ -62,7 +62,7 @@ class StewardClient:
         if answer is None:
             raise _explain_silence(done)
         if "error" in answer:
-            raise _refusal(answer["error"])
+            raise refusal_of(answer["error"])
         return answer
 
     def missing(
@@ -172,9 +172,10 @@ def _explain_silence(done: Result) -> NodeError:
     return StewardMissing(f"no steward answered (exit code {done.exit_code}): {said or 'nothing was said'}")
 
 
-def _refusal(error: dict[str, Any]) -> NodeError:
-    """The node's words are untrusted: short, and printable."""
-    code, message, hint = (_short(error.get(name)) for name in ("code", "message", "hint"))
+def refusal_of(error: object) -> NodeError:
+    """What a steward's `error` says. The node's words are untrusted: short, and printable."""
+    told = error if isinstance(error, dict) else {}
+    code, message, hint = (_short(told.get(name)) for name in ("code", "message", "hint"))
     if code in _FAULTS:
         return _FAULTS[code](message, remedy=hint)
     return StewardError(message or "the steward refused", reason=code, remedy=hint)

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from appliance.environment import Environment
+from appliance.models import Agent
 from provisioning.certificates import Authority, Issued
 from provisioning.errors import ProvisioningError
 
@@ -114,6 +115,23 @@ class AgentSpec:
             "admits": workers * batch_size + batch_size,
         }
         return document | dict(self.settings or {})
+
+
+def describe(agent: Agent) -> AgentSpec:
+    """What an agent's files are made from. Its deployment, revision and model must be loaded."""
+    model = agent.revision.model
+    return AgentSpec(
+        id=agent.id,
+        deployment=agent.deployment.name,
+        revision=str(agent.revision),
+        task=model.task,
+        digest=agent.revision.digest,
+        host=agent.host,
+        port=agent.port,
+        profile=agent.profile,
+        engine=str(model.manifest.get("engine") or "ctranslate2"),
+        settings=agent.revision.settings,
+    )
 
 
 class NodeHands(Protocol):

@@ -25,7 +25,7 @@ class Job:
 
     `agent` is whom it brings, renews or removes, '' where that is nobody. `about` is the agent whose jobs
     are never done out of their order; one that is `short` may be done while a long job of another is under
-    way.
+    way, and one that `yields` is done once no other may.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Job:
     agent: str = ""
     about: str = ""
     short: bool = False
+    yields: bool = False
     on_end: OnEnd | None = None
 
 
@@ -70,6 +71,11 @@ class Jobs:
     def take(self) -> Job | None:
         """The next job, which now runs; None where there is none."""
         with self._lock:
+            busy = set()
+            for job in self._waiting:
+                if not job.yields and job.about not in busy:
+                    return self._begin(job)
+                busy.add(job.about)
             return self._begin(self._waiting[0]) if self._waiting else None
 
     def take_short(self) -> Job | None:
@@ -81,6 +87,16 @@ class Jobs:
                     return self._begin(job)
                 busy.add(job.about)
             return None
+
+    def is_first(self, name: str) -> bool:
+        """Whether a job of that name waits, and none about the same agent runs, or waits before it."""
+        with self._lock:
+            busy = {job.about for job in self._running}
+            for job in self._waiting:
+                if job.name == name:
+                    return job.about not in busy
+                busy.add(job.about)
+            return False
 
     def is_unwanted(self) -> bool:
         """Whether what runs is to be broken off."""

@@ -98,21 +98,27 @@ class NodeLane:
         agent: str = "",
         about: str = "",
         short: bool = False,
+        yields: bool = False,
         on_end: OnEnd | None = None,
     ) -> bool:
         """Queue work; False where a job of that name waits or runs, or the queue is full.
 
         `agent` is whom it brings, renews or removes; `about` whose order it keeps to, if that is another.
-        One that is `short` need not wait for a long job about another agent. How it ended goes to `on_end`,
+        One that is `short` need not wait for a long job about another agent; one that `yields` waits for all
+        that are about others. How it ended goes to `on_end`,
         called in the lane's thread, or else to `take_results`.
         """
-        added = self._jobs.add(Job(name, work, agent, about or agent, short, on_end))
+        added = self._jobs.add(Job(name, work, agent, about or agent, short, yields, on_end))
         self._wake.set()
         return added
 
     def drop(self, name: str) -> None:
         """Forget a job that waits; break off one that runs, as soon as the node tells of its progress."""
         self._jobs.drop(name)
+
+    def is_first(self, name: str) -> bool:
+        """Whether a job of that name waits with nothing before it about the same agent."""
+        return self._jobs.is_first(name)
 
     def in_hand(self) -> frozenset[str]:
         """Agents with work that waits or runs, or whose end the newest observation does not show yet."""

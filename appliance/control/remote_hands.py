@@ -11,6 +11,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +25,7 @@ from appliance.environment import Environment
 from provisioning.certificates import Authority, Issued
 from provisioning.delivery import deliver_model
 from provisioning.errors import ProvisioningError
-from provisioning.remote import RemoteNode
+from provisioning.remote import AgentFiles, RemoteNode
 from provisioning.steward_client import StewardClient
 
 #: An observation that is older tells nothing of now.
@@ -31,9 +33,21 @@ FRESH_S: Final = 10.0
 PORTS: Final = range(9200, 10000)
 #: An agent may use its model twice, and so much besides.
 BASE_MEMORY_BYTES: Final = 512 * 1024 * 1024
+#: So many agents are brought in one question.
+TOGETHER: Final = 16
 _MAX_KEPT: Final = 1000
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Bringing:
+    """An agent on its way to the node. `error` is why it was not brought, once it is `done`."""
+
+    spec: AgentSpec
+    issued: Issued
+    done: bool = False
+    error: ProvisioningError | None = None
 
 
 class RemoteHands:
@@ -54,6 +68,7 @@ class RemoteHands:
         self._ca_sha256 = hashlib.sha256(authority.certificate_pem).hexdigest()
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[AgentSpec, Issued]] = {}
+        self._bringing: dict[str, _Bringing] = {}
         self._failures: dict[str, str] = {}
 
     def running(self) -> dict[str, int]:
@@ -124,18 +139,45 @@ class RemoteHands:
         """Have it brought, where it was installed anew, and started; its process id is not known yet."""
         with self._lock:
             kept = self._kept.get(agent)
-
-        def bring(node: RemoteNode, client: StewardClient) -> None:
-            if kept is not None:
-                self._deliver(client, kept[0])
-                self._write(node, *kept)
-            client.ask("start", agent=agent)
-
-        if self._submit(f"agent:{agent}", bring, agent, short=kept is None):
+        if kept is None:
+            self._submit(f"agent:{agent}", lambda _node, client: _start(client, agent), agent, short=True)
+            return None
+        one = _Bringing(*kept)
+        if self._submit(f"agent:{agent}", partial(self._bring, one), agent, short=False):
             with self._lock:
+                if not one.done:
+                    self._bringing[agent] = one
                 if self._kept.get(agent) is kept:
-                    self._kept.pop(agent, None)
+                    del self._kept[agent]
         return None
+
+    def _bring(self, one: _Bringing, node: RemoteNode, client: StewardClient) -> None:
+        """Bring an agent, and with it those that wait for nothing but that: each question costs the node."""
+        try:
+            if not one.done:
+                self._deliver(client, one.spec)
+                together = [one, *self._alike(one)]
+                outcomes = node.bring([self._files(each.spec, each.issued) for each in together])
+                for each in together:
+                    each.error, each.done = outcomes[each.spec.id], True
+        finally:
+            with self._lock:
+                if self._bringing.get(one.spec.id) is one:
+                    del self._bringing[one.spec.id]
+        if one.error is not None:
+            raise one.error
+
+    def _alike(self, one: _Bringing) -> list[_Bringing]:
+        """Others of the same model whose turn may be now."""
+        with self._lock:
+            others = [each for each in self._bringing.values() if each is not one and not each.done]
+        alike = [
+            each
+            for each in others
+            if (each.spec.engine, each.spec.digest) == (one.spec.engine, one.spec.digest)
+            and self._lane.is_first(f"agent:{each.spec.id}")
+        ]
+        return alike[: TOGETHER - 1]
 
     def renew(self, spec: AgentSpec, issued: Issued) -> None:
         """Have an agent's files written with this certificate; it takes them by itself."""
@@ -145,7 +187,7 @@ class RemoteHands:
 
     def stop(self, agent: str, *, kill: bool = False) -> None:
         """Have it end, or ended; what was to bring it is broken off."""
-        self._lane.drop(f"agent:{agent}")
+        self._drop(agent)
         self._lane.submit(
             f"kill:{agent}" if kill else f"stop:{agent}",
             lambda node, _client: node.stop(agent, kill=kill),
@@ -158,12 +200,13 @@ class RemoteHands:
         """Have what is left of an agent removed."""
         with self._lock:
             self._kept.pop(agent, None)
-        self._lane.drop(f"agent:{agent}")
+        self._drop(agent)
         self._lane.submit(
             f"forget:{agent}",
             lambda node, _client: node.forget(agent),
             agent=agent,
             short=True,
+            yields=True,
             on_end=_log_failure,
         )
 
@@ -178,6 +221,11 @@ class RemoteHands:
                 self.forget(agent)
 
     # Inside.
+
+    def _drop(self, agent: str) -> None:
+        self._lane.drop(f"agent:{agent}")
+        with self._lock:
+            self._bringing.pop(agent, None)
 
     def _seen(self) -> Observation:
         seen = self._lane.observation()
@@ -207,9 +255,21 @@ class RemoteHands:
             ) from error
 
     def _write(self, node: RemoteNode, spec: AgentSpec, issued: Issued) -> None:
+        files = self._files(spec, issued)
+        node.install(
+            files.agent,
+            files.config,
+            files.certificate_pem,
+            files.key_pem,
+            files.ca_pem,
+            memory_max_bytes=files.memory_max_bytes,
+            cpus=files.cpus,
+        )
+
+    def _files(self, spec: AgentSpec, issued: Issued) -> AgentFiles:
         models_dir = self._environment.models_dir
         config = spec.config(models_dir) | {"host": "::" if ":" in spec.host else "0.0.0.0"}  # noqa: S104 - agents are for gateways elsewhere, and take none without a certificate
-        node.install(
+        return AgentFiles(
             spec.id,
             config,
             issued.certificate_pem,
@@ -227,6 +287,10 @@ class RemoteHands:
         seen = self._lane.observation()
         threads = None if seen is None or seen.hardware is None else seen.hardware.get("cores_first_threads")
         return [int(one) for one in threads] if isinstance(threads, list) and threads else None
+
+
+def _start(client: StewardClient, agent: str) -> None:
+    client.ask("start", agent=agent)
 
 
 def _model_bytes(model_dir: Path, engine: str) -> int:

@@ -27,6 +27,7 @@ from .system import System
 IDLE_S: Final = 15
 #: Files pass through in pieces, and requests are short: this is plenty.
 MEMORY_BYTES: Final = 512 * 1024 * 1024
+_NOTE_CHARACTERS: Final = 1000
 
 
 class Steward:
@@ -61,8 +62,10 @@ class Steward:
     def _note(self, request: Request) -> None:
         """Leave a line on the node for whatever may change it."""
         if request.verb not in READING:
-            about = request.arguments.get("agent") or request.arguments.get("sha256") or ""
-            self._write_note(f"{request.verb} {about}".strip())
+            asked = request.arguments
+            many = (str(one["agent"]) for one in asked.get("agents", ()))
+            about = asked.get("agent") or asked.get("sha256") or " ".join(many)
+            self._write_note(f"{request.verb} {about}".strip()[:_NOTE_CHARACTERS])
 
     def _do(self, request: Request, stream: Readable, answers: Answers) -> dict[str, object]:
         asked: Any = request.arguments
@@ -75,6 +78,7 @@ class Steward:
             "install_release": lambda: store.install_release(asked["sha256"], answers),
             "install_model": lambda: store.install_model(asked["manifest"], answers),
             "write_agent": lambda: agents.write(asked),
+            "bring": lambda: agents.bring(asked["agents"]),
             "start": lambda: agents.start(asked["agent"]),
             "stop": lambda: agents.stop(asked["agent"], kill=asked["kill"]),
             "set_limits": lambda: agents.set_limits(asked["agent"], asked["memory_max_bytes"], asked["cpus"]),

@@ -201,6 +201,26 @@ _agent = _pattern(_AGENT, "an agent's name: a letter or digit, then letters, dig
 _memory = _whole(MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)
 _cpus = _many(_whole(0, MAX_CPU))
 
+#: What an agent is written from.
+_WRITTEN: Final[dict[str, "Check | _Optional"]] = {
+    "agent": _agent,
+    "release": _sha,
+    "model": _Optional(_sha, None),
+    "config": _config,
+    "certificate": _pem("CERTIFICATE"),
+    "key": _pem("(?:EC |RSA )?PRIVATE KEY"),
+    "ca": _pem("CERTIFICATE"),
+    "memory_max_bytes": _Optional(_memory, None),
+    "cpus": _Optional(_cpus, None),
+}
+
+
+def _written(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Wrong("a list of objects, each as of write_agent")
+    return _checked(value, _WRITTEN, "bring")
+
+
 _VERBS: Final[dict[str, dict[str, "Check | _Optional"]]] = {
     "hello": {},
     "facts": {},
@@ -212,17 +232,8 @@ _VERBS: Final[dict[str, dict[str, "Check | _Optional"]]] = {
     "receive": {"sha256": _sha, "total": _whole(0, MAX_BLOB_BYTES), "offset": _whole(0, MAX_BLOB_BYTES)},
     "install_release": {"sha256": _sha},
     "install_model": {"manifest": _manifest},
-    "write_agent": {
-        "agent": _agent,
-        "release": _sha,
-        "model": _Optional(_sha, None),
-        "config": _config,
-        "certificate": _pem("CERTIFICATE"),
-        "key": _pem("(?:EC |RSA )?PRIVATE KEY"),
-        "ca": _pem("CERTIFICATE"),
-        "memory_max_bytes": _Optional(_memory, None),
-        "cpus": _Optional(_cpus, None),
-    },
+    "write_agent": _WRITTEN,
+    "bring": {"agents": _many(_written)},
     "start": {"agent": _agent},
     "stop": {"agent": _agent, "kill": _Optional(_flag, default=False)},
     "set_limits": {

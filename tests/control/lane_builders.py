@@ -49,12 +49,13 @@ def unit(state="active", pid=100, code=0, status=0, **given):
 class PlayedNode:
     """A box with a steward. `asked` are the questions in order; a verb in `refuses` raises that error.
 
-    Where `gate` is cleared every question waits; `down` is what connecting raises.
+    Where `gate` is cleared every question waits; `down` is what connecting raises. `refused` are answers to
+    `bring` by agent.
     """
 
     def __init__(self):
         self.asked, self.given, self.connects, self.closes = [], [], 0, 0
-        self.agents, self.refuses, self.log_lines = {}, {}, ["last words"]
+        self.agents, self.refuses, self.refused, self.log_lines = {}, {}, {}, ["last words"]
         self.facts = {"python": "3.11.2", "disk_bytes": 10**11, "disk_free_bytes": 10**10}
         self.boot_id, self.steward, self.ahead_s = "boot-1", STEWARD, 0.0
         self.down, self.gate, self.progress = None, threading.Event(), 0
@@ -118,7 +119,13 @@ class PlayedCarrier:
             return {"models": asked["models"], "releases": [], "blobs": dict.fromkeys(asked["blobs"], 0)}
         if verb == "start":
             node.agents[asked["agent"]] = unit()
-        return {}
+        return self._bring(asked) if verb == "bring" else {}
+
+    def _bring(self, asked):
+        names = [one["agent"] for one in asked["agents"]]
+        told = {name: self._node.refused.get(name, {"changed": []}) for name in names}
+        self._node.agents.update({name: unit() for name in names if "error" not in told[name]})
+        return {"agents": told}
 
 
 def make_lane(node, **given):

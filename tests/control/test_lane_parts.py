@@ -177,6 +177,30 @@ def test_short_jobs_pass_long_ones_but_none_about_the_same_agent():
     assert jobs.take().name == "stop:a"
 
 
+def test_what_yields_is_done_last():
+    """Agents are brought before others are cleared away, but none before its own."""
+    jobs = Jobs()
+    for one in (
+        job("forget:a", about="a", yields=True), job("forget:b", about="b", yields=True),
+        job("agent:b", about="b"), job("agent:c", about="c"),
+    ):  # fmt: skip
+        jobs.add(one)
+    assert [jobs.take().name for _ in range(4)] == ["agent:c", "forget:a", "forget:b", "agent:b"]
+
+
+def test_a_job_is_first_behind_none_about_its_agent():
+    """What may be done with another: it waits, and nothing about its agent runs or waits before it."""
+    jobs = Jobs()
+    for one in (
+        job("agent:a", about="a"), job("stop:b", about="b"), job("agent:b", about="b"),
+        job("agent:c", about="c"), job("stop:a", about="a"),
+    ):  # fmt: skip
+        jobs.add(one)
+    jobs.take()
+    assert [jobs.is_first(name) for name in ("agent:b", "agent:c", "stop:b")] == [False, True, True]
+    assert [jobs.is_first(name) for name in ("agent:a", "stop:a", "agent:d")] == [False, False, False]
+
+
 def test_what_is_no_longer_wanted_is_dropped_or_broken_off():
     """A job that waits is forgotten; of one that runs it is said until it ends."""
     jobs = Jobs()

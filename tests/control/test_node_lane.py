@@ -78,7 +78,9 @@ def test_a_job_stays_in_hand_until_its_effect_is_seen(node, lane):
         lane.submit(
             f"agent:{agent}", lambda _node, client, a=agent: client.ask("start", agent=a), agent=agent
         )
-        while agent in lane.in_hand():
+        until = time.monotonic() + 10.0
+        while agent in lane.in_hand():  # looked at more often than `wait` does
+            assert time.monotonic() < until
             time.sleep(0.0005)
         assert lane.observation().agents[agent].is_living
 

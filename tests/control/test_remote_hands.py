@@ -40,6 +40,10 @@ class Scene:
     def rest(self):
         wait(lambda: not self.lane.names())
 
+    def brought(self):
+        """What agents were written from, one list a question."""
+        return [asked["agents"] for asked in self.given("bring")]
+
     def given(self, verb):
         return [given for asked, given in self.node.given if asked == verb]
 
@@ -80,7 +84,7 @@ def test_an_agent_is_brought_and_started(scene):
     assert scene.hands.start("mini-1") is None
     assert "mini-1" in scene.hands.in_hand()
     scene.rest()
-    (written,) = scene.given("write_agent")
+    ((written,),) = scene.brought()
     assert (written["config"]["host"], written["release"], written["model"]) == ("0.0.0.0", RELEASE, None)
     assert written["certificate"] == issued.certificate_pem.decode()
     assert written["memory_max_bytes"] == BASE_MEMORY_BYTES
@@ -92,7 +96,59 @@ def test_starting_again_writes_nothing(scene):
     """Without a new install the files that lie there are started from."""
     scene.hands.start("mini-1")
     scene.rest()
-    assert (scene.node.count("write_agent"), scene.node.count("start")) == (0, 1)
+    assert (scene.node.count("bring"), scene.node.count("start")) == (0, 1)
+
+
+def hold_back(scene, *agents):
+    """Have the node wait, and so many agents to be brought behind that; what is done next lets it go on."""
+    scene.seen()
+    scene.node.gate.clear()
+    scene.lane.submit("first", lambda _node, client: client.ask("hello"))
+    for agent in agents:
+        scene.hands.install(spec(agent), NOW)
+        scene.hands.start(agent)
+
+
+def test_agents_that_wait_are_brought_together(scene):
+    """One question for all of the same model that wait; one that is refused is told of, the others run."""
+    scene.node.refused["mini-2"] = {"error": {"code": "not_installed", "message": "no release", "hint": ""}}
+    hold_back(scene, "mini-1", "mini-2", "mini-3")
+    scene.node.gate.set()
+    scene.rest()
+    assert [[one["agent"] for one in many] for many in scene.brought()] == [["mini-1", "mini-2", "mini-3"]]
+    assert scene.hands.running().keys() == {"mini-1", "mini-3"}
+    assert scene.hands.take_failures() == {"mini-2": "no release"}
+
+
+def test_an_agent_is_not_brought_before_its_own_earlier_work(scene):
+    """One that waits behind its own stop comes after that, and one that was stopped since not at all."""
+    hold_back(scene, "mini-1")
+    scene.hands.stop("mini-2")
+    for agent in ("mini-2", "mini-3"):
+        scene.hands.install(spec(agent), NOW)
+        scene.hands.start(agent)
+    scene.hands.stop("mini-3")
+    scene.node.gate.set()
+    scene.rest()
+    assert [verb for verb in scene.node.asked if verb in ("bring", "stop")] == [
+        "bring",
+        "stop",
+        "bring",
+        "stop",
+    ]
+    assert [[one["agent"] for one in many] for many in scene.brought()] == [["mini-1"], ["mini-2"]]
+
+
+def test_an_older_steward_is_asked_one_thing_after_the_other(scene):
+    """One that does not know the verb gets files and start as before, each agent for itself."""
+    scene.node.refuses["bring"] = StewardError("unknown verb", reason="bad_request")
+    hold_back(scene, "mini-1", "mini-2")
+    scene.node.gate.set()
+    scene.rest()
+    order = [given["agent"] for verb, given in scene.node.given if verb in ("write_agent", "start")]
+    assert order == ["mini-1", "mini-1", "mini-2", "mini-2"]
+    assert scene.hands.running().keys() == {"mini-1", "mini-2"}
+    assert scene.hands.take_failures() == {}
 
 
 def test_an_agent_on_an_ipv6_address_listens_there(scene):
@@ -100,7 +156,7 @@ def test_an_agent_on_an_ipv6_address_listens_there(scene):
     scene.hands.install(spec(host="2001:db8::1"), NOW)
     scene.hands.start("mini-1")
     scene.rest()
-    assert scene.given("write_agent")[0]["config"]["host"] == "::"
+    assert scene.brought()[0][0]["config"]["host"] == "::"
 
 
 def test_what_fails_is_told_once_and_by_agent(scene):
@@ -125,7 +181,7 @@ def test_stopping_is_no_change_of_the_agent(scene):
     scene.node.gate.set()
     scene.rest()
     assert [given["kill"] for given in scene.given("stop")] == [False, True]
-    assert scene.node.count("start") == 0
+    assert (scene.node.count("start"), scene.node.count("bring")) == (0, 0)
 
 
 def test_renewing_writes_the_files_alone(scene):
@@ -227,12 +283,10 @@ def test_a_model_is_delivered_before_its_agent_starts(row, model, scene):
     )
     assert (transfer.have_bytes, transfer.total_bytes) == (3000, 3000)
     assert transfer.finished_at is not None
-    (written,) = scene.given("write_agent")
+    ((written,),) = scene.brought()
     assert (written["model"], written["memory_max_bytes"]) == (DIGEST, 6000 + BASE_MEMORY_BYTES)
-    order = [
-        verb for verb in scene.node.asked if verb in ("receive", "install_model", "write_agent", "start")
-    ]
-    assert order == ["receive", "install_model", "write_agent", "start"]
+    order = [verb for verb in scene.node.asked if verb in ("receive", "install_model", "bring", "start")]
+    assert order == ["receive", "install_model", "bring"]
 
 
 def test_a_delivery_that_fails_is_told_and_its_row_says_why(row, model, scene):
@@ -245,7 +299,7 @@ def test_a_delivery_that_fails_is_told_and_its_row_says_why(row, model, scene):
     assert transfer.state == "failed"
     assert transfer.error == scene.hands.take_failures()["mini-1"]
     assert "disk is full" in transfer.error
-    assert scene.node.count("start") == 0
+    assert scene.node.count("bring") == 0
 
 
 def test_a_model_the_appliance_lacks_is_said(row, scene):
@@ -267,7 +321,7 @@ def test_rows_that_cannot_be_written_stop_no_delivery(row, model, scene, monkeyp
     scene.hands.install(spec(engine="ctranslate2"), NOW)
     scene.hands.start("mini-1")
     scene.rest()
-    assert (scene.hands.take_failures(), scene.node.count("start")) == ({}, 1)
+    assert (scene.hands.take_failures(), scene.node.count("bring")) == ({}, 1)
 
 
 def test_only_the_newest_transfers_of_a_node_are_kept(row, model, scene):

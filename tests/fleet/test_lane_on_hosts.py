@@ -89,8 +89,51 @@ def test_a_lane_sees_brings_and_outlives_a_hang_and_a_reboot(boot, mill, lanes):
     assert lane.join(5.0)
 
 
-def _spec(host):
-    return AgentSpec(
-        id="fake-000001", deployment="d", revision="d-1", task="embed", digest="ab" * 32, engine="fake",
-        host=host.address, port=PORT, profile={"workers": 1, "threads": 1, "batch_size": 1},
-    )  # fmt: skip
+@pytest.mark.parametrize("older", [False, True], ids=["today's steward", "one that knows no bring"])
+def test_agents_are_brought_together(boot, mill, lanes, older):
+    """All that wait come to the box and serve, and are there again after a power cut; one stopped is not."""
+    host = boot("older" if older else "today")
+    enrolled = mill.enroll(host)
+    built = mill.release(enrolled)
+    address, key = enrolled.address, enrolled.host_key
+    lanes.keep(
+        [
+            NodeAccess(
+                host.name, address.host, address.port, address.user, key.fingerprint, key.kind, built.sha256
+            )
+        ]
+    )
+    lane = lanes.lane(host.name)
+    hands = RemoteHands(settings.ENVIRONMENT, lane, mill.authority)
+    if older:
+        host.run('sed -i \'s/"bring"/"burnt"/g\' /usr/local/lib/millwright/steward')
+    lane.submit("release", lambda _node, client: deliver_release(client, built) and None)
+    names = [f"fake-00000{number}" for number in range(4)]
+    for number, name in enumerate(names):
+        hands.install(_spec(host, id=name, port=PORT + number), NOW)
+        hands.start(name)
+    wait_until(lambda: not hands.in_hand(), 60, "the agents to be brought")
+    assert hands.take_failures() == {}
+    assert host.journal(lines=2000).count(" bring ") == (0 if older else 1)
+    tls = mill.client_tls()
+
+    def ready():
+        return [number for number in range(4) if ask_ready(host, PORT + number, tls) == 200]
+
+    wait_until(lambda: ready() == [0, 1, 2, 3], 60, "all to be ready")
+    hands.stop(names[0])
+    wait_until(lambda: names[0] not in hands.running(), 30, "one to end")
+    host.run("sync")
+    host.cut_power()
+    host.start()
+    wait_until(lambda: ready() == [1, 2, 3], 60, "the others to be ready again")
+    assert names[0] not in host.run("systemctl list-units --no-legend 'millwright-agent-*'")
+
+
+def _spec(host, **given):
+    whole = {
+        "id": "fake-000001", "deployment": "d", "revision": "d-1", "task": "embed", "digest": "ab" * 32,
+        "engine": "fake", "host": host.address, "port": PORT,
+        "profile": {"workers": 1, "threads": 1, "batch_size": 1},
+    }  # fmt: skip
+    return AgentSpec(**{**whole, **given})

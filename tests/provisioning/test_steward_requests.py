@@ -37,6 +37,9 @@ GOOD = {
     "memory_max_bytes": 2**30, "cpus": [0, 1],
     "manifest": {"digest": SHA, "files": [{"path": "model.bin", "bytes": 3, "sha256": SHA}]},
 }  # fmt: skip
+GOOD["agents"] = [
+    {name: GOOD[name] for name in ("agent", "release", "model", "config", "certificate", "key", "ca")}
+]
 
 
 def keys_of(verb):

@@ -196,6 +196,29 @@ def test_writing_an_agent_again_changes_only_what_differs(steward, release, mode
     assert write_agent(steward, release, SHA)[1]["error"]["code"] == "not_installed"
 
 
+def test_agents_are_brought_together(steward, release):
+    """All are written, and start at once and at boot; one that cannot be is told of, and keeps no other."""
+    written = {
+        "release": release, "model": None, "config": {"port": 9000}, "certificate": CERTIFICATE, "key": KEY,
+        "ca": CERTIFICATE,
+    }  # fmt: skip
+    agents = [
+        {"agent": "a-1", **written},
+        {"agent": "a-2", **written, "release": SHA},
+        {"agent": "a-3", **written},
+    ]
+    told = put(steward, "bring", agents=agents)[1]["agents"]
+    assert "unit" in told["a-1"]["changed"]
+    assert told["a-2"]["error"]["code"] == "not_installed"
+    units = ("millwright-agent-a-1.service", "millwright-agent-a-3.service")
+    system = steward._agents._system
+    assert [call[1] for call in system.calls] == ["reset-failed", "enable", "start"]
+    assert all(call[-2:] == units for call in system.calls)
+    system.calls.clear()
+    assert put(steward, "bring", agents=agents[1:2])[1]["agents"]["a-2"]["error"]["code"] == "not_installed"
+    assert system.calls == []
+
+
 def test_status_tells_which_certificates_an_agent_has(steward, release, tmp_path):
     """The first certificate by its DER, as the appliance names it; the files by what they hold."""
     authority = create_authority(NOW)
