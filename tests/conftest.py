@@ -1,14 +1,29 @@
 """What all tests share: nothing is left out unsaid, and one import of the real model for all who need it."""
 
+import gc
 import os
 
 import hypothesis
 import pytest
 from appliance_process import Appliance, copy_home
+from template_databases import django_db_setup
 
 #: How long an example takes says something of the machine, not of what is tested.
 hypothesis.settings.register_profile("millwright", deadline=None)
 hypothesis.settings.load_profile("millwright")
+
+__all__ = ["django_db_setup"]
+
+
+def pytest_sessionstart():
+    """Nothing becomes garbage while tests are found, only much that lives on: a quarter of the work."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """From here on garbage is looked for, and not among what was found."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,9 @@ os.environ["APPLIANCE_HOME"] = HOME
 
 from appliance.settings import *  # noqa: E402, F403 - after the variables they derive from
 
+# Made slow on purpose in life; tests make people by the hundred.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
 # Databases are files, as in life: one in memory has other locks, and no WAL.
 for alias, database in DATABASES.items():  # noqa: F405 - from the settings above
     database["TEST"] = {"NAME": os.path.join(HOME, f"test-{alias}.sqlite3")}  # noqa: PTH118 - Django wants a string

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from appliance_builders import make_agent, make_model
-from django.contrib.auth.models import Group, User
+from conftest_people import make_people
 from django.test import Client
 from django.utils import timezone
 
@@ -15,20 +15,10 @@ from appliance.models import Decision, Enrolment, Node, RemoteStep, Transfer
 HOST_KEY = "SHA256:" + "A" * 43
 
 
-@pytest.fixture(autouse=True)
-def _fast_passwords(settings):
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def people(db):
     """Alice administers, Oscar operates, Vera views; Charlie has an account and no role."""
-    made = {"alice": User.objects.create_superuser("alice", password="a-long-password")}
-    for name, role in (("oscar", "operator"), ("vera", "viewer"), ("charlie", None)):
-        made[name] = User.objects.create_user(name, password="a-long-password", is_staff=role is not None)
-        if role:
-            made[name].groups.add(Group.objects.get(name=role))
-    return made
+    return make_people()
 
 
 @pytest.fixture

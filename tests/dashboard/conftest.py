@@ -1,8 +1,7 @@
 """People, rows and a clean playground for the dashboard's tests."""
 
 import pytest
-from conftest_people import PASSWORD
-from django.contrib.auth.models import Group, User
+from conftest_people import make_people
 from django.core.cache import cache
 from django.utils import timezone
 
@@ -11,9 +10,8 @@ from dashboard import embedding
 
 
 @pytest.fixture(autouse=True)
-def _clean_memory(settings):
-    """What this process remembers between requests; and passwords are hashed without delay."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def _clean_memory():
+    """What this process remembers between requests."""
     cache.clear()
     embedding._key._secret = None
 
@@ -21,12 +19,7 @@ def _clean_memory(settings):
 @pytest.fixture
 def people(transactional_db):
     """Alice administers, Oscar operates, Vera views; Charlie has an account and no role."""
-    made = {"alice": User.objects.create_superuser("alice", password=PASSWORD)}
-    for name, role in (("oscar", "operator"), ("vera", "viewer"), ("charlie", None)):
-        made[name] = User.objects.create_user(name, password=PASSWORD, is_staff=role is not None)
-        if role:
-            made[name].groups.add(Group.objects.get(name=role))
-    return made
+    return make_people()
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Fixtures of the gateway's tests: an authority, agents on demand, and a gateway that must balance."""
 
+import asyncio
 import datetime as dt
 
 import pytest
+import uvicorn.server
 import uvloop
 from gateway_harness import RunningGateway
 from scripted_agent import ScriptedAgent
@@ -13,6 +15,24 @@ from provisioning.certificates import create_authority
 def pytest_asyncio_loop_factories(config, item):
     """The loop that the gateway runs on in production."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+class _Prompt:
+    """asyncio as uvicorn's server sees it: its looks every 0.1 s, and its pause at the end, are short."""
+
+    def __getattr__(self, name):
+        return getattr(asyncio, name)
+
+    async def sleep(self, delay_s):
+        await asyncio.sleep(min(delay_s, 0.01))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prompt_stops():
+    """Three hundred gateways stop; none waits for uvicorn's next look."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn.server, "asyncio", _Prompt())
+        yield
 
 
 @pytest.fixture(scope="session")
