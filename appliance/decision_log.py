@@ -25,6 +25,13 @@ COLUMNS = (
     "at", "deployment", "from", "to", "want", "kind", "trigger", "dry_run", "wants", "clamps", "actions",
     "reason",
 )  # fmt: skip
+#: What each rule asks agents for, in words.
+RULES = {
+    "wait": "to keep waits short", "peak": "for bursts of late", "lasting": "for what came lately",
+    "backlog": "for the queue", "breach": "for one that waits too long", "forecast": "by the forecast",
+    "rps": "by requests/s", "cpu": "by CPU", "p95": "by p95 latency", "ttft": "by time to first token",
+    "tokens": "by tokens/s",
+}  # fmt: skip
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _CURSOR = re.compile(r"([0-9]{1,17})-([0-9]{1,18})")
@@ -141,9 +148,9 @@ def explain(row: Decision) -> list[str]:
         lines.append("Nobody could tell how much load there is, and then nothing is changed.")
     elif row.want is not None:
         lines.append(f"The load asked for {_agents(row.want)}.")
-    lines.append(f"Why: {row.reason}.")
+    lines.append(f"Why: {_reason_alone(row)}.")
     if wants:
-        said = ", ".join(f"{name} {'could not tell' if one is None else one}" for name, one in wants.items())
+        said = ", ".join(_asked(name, one) for name, one in wants.items())
         lines.append(f"Each rule asked for so many, the largest counts: {said}.")
     if row.clamps:
         lines.append(f"What limited or raised it: {', '.join(map(str, row.clamps))}.")
@@ -155,6 +162,18 @@ def explain(row: Decision) -> list[str]:
         set_so = ", ".join(f"{name} {say(value)}" for name, value in row.policy.items())
         lines.append(f"Settings that are not the default, and what is known of its agents: {set_so}.")
     return lines
+
+
+def _asked(rule: str, number: int | None) -> str:
+    words = f" ({RULES[rule]})" if rule in RULES else ""
+    return f"{rule} {'could not tell' if number is None else number}{words}"
+
+
+def _reason_alone(row: Decision) -> str:
+    """Without what was done for it, which the log puts beside it."""
+    done = "; ".join(map(str, row.actions))
+    reason = row.reason.removeprefix(f"{done}; ").removesuffix(f"; {done}") if done else row.reason
+    return reason or row.reason
 
 
 def _happened(row: Decision) -> str:
@@ -171,6 +190,8 @@ def _looked_at(row: Decision) -> list[str]:
     names = (
         ("in_flight", "requests executing"), ("queued", "waiting"),
         ("rate_rps", "requests/s expected"), ("service_s", "s each"),
+        ("tokens_each", "tokens each"), ("p95_ms", "ms p95"), ("ttft_ms", "ms p95 to the first token"),
+        ("cpu_percent", "% CPU"),
         ("stable", "there on average over the long window"), ("panic", "over the short one"),
     )  # fmt: skip
     said = [f"{seen[name]:g} {words}" for name, words in names if isinstance(seen.get(name), int | float)]

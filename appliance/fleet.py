@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 
 from django.db import DatabaseError
 
+from appliance.agent_shapes import describe_shape, read_starts, reported_shape
 from appliance.models import Agent, Deployment, MetricPoint, Node
 from appliance.models.agents import capacities_on_boxes
 from appliance.policies.report import AgentReport, GatewayReport
+from appliance.policies.shapes import Shape
 
 #: A node that was not observed for longer is unreachable.
 NODE_FRESH_S = 10.0
@@ -28,12 +30,16 @@ Point = Mapping[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class FleetRows:
-    """What the database says. `points` holds each series' newest second of history."""
+    """What the database says. `points` holds each series' newest second of history.
+
+    `starts` are the shapes that agents which have grown would start with, by their ids.
+    """
 
     nodes: tuple[Node, ...] = ()
     deployments: tuple[Deployment, ...] = ()
     agents: tuple[Agent, ...] = ()
     points: Mapping[str, Point] = field(default_factory=dict)
+    starts: Mapping[str, Shape] = field(default_factory=dict)
 
 
 def read_fleet(reports: Sequence[GatewayReport], now: float) -> dict[str, list[dict[str, object]]]:
@@ -42,12 +48,14 @@ def read_fleet(reports: Sequence[GatewayReport], now: float) -> dict[str, list[d
 
 
 def read_rows(now: float) -> FleetRows:
-    """Read all that `describe_fleet` needs: four queries, no transaction."""
+    """Read all that `describe_fleet` needs: four queries, six where agents have grown; no transaction."""
+    agents = tuple(Agent.objects.select_related("deployment", "node"))
     return FleetRows(
         nodes=tuple(Node.objects.all()),
         deployments=tuple(Deployment.objects.select_related("model")),
-        agents=tuple(Agent.objects.select_related("deployment", "node")),
+        agents=agents,
         points=_read_newest_points(now),
+        starts=read_starts(agents),
     )
 
 
@@ -74,6 +82,8 @@ def describe_fleet(
                 "state": states[agent.id],
                 "in_flight": sum(link.in_flight for link in seen.get(agent.id, ())),
                 "health": agent_health(seen.get(agent.id, ())),
+                **describe_shape(agent, rows.starts.get(agent.id)),
+                "reported": reported_shape(seen.get(agent.id, ())),
                 **describe_speed(agent, capacities[agent.id]),
             }
             for agent in rows.agents
@@ -82,16 +92,13 @@ def describe_fleet(
 
 
 def describe_speed(agent: Agent, capacity_rps: float) -> dict[str, object]:
-    """With what an agent runs, and how fast it is by that: None where that is not known.
+    """How fast an agent is, and how that is known: None where it is not.
 
     `capacity_rps` is what it can do beside the other agents of its node.
     """
     profile = agent.profile
     share = capacity_rps / agent.capacity_rps if agent.capacity_rps else 0.0
     return {
-        "workers": profile.get("workers"),
-        "threads": profile.get("threads"),
-        "batch_size": profile.get("batch_size"),
         "capacity_rps": round(capacity_rps, 1) if share else None,
         "tokens_per_s": round(share * float(profile.get("tokens_per_s") or 0.0)) if share else None,
         "profile": str(profile.get("source") or "default"),

@@ -9,6 +9,7 @@ from django.utils import timezone
 from appliance import audit
 from appliance.errors import VerbError
 from appliance.models import Agent, Enrolment, Node
+from appliance.models.json_columns import Damaged
 from appliance.models.nodes import LOCAL_NODE
 from appliance.node_attributes import check_attributes
 from appliance.publish import touch_routes
@@ -174,7 +175,7 @@ def apply_attributes(node: Node, attributes: Mapping[str, object]) -> dict[str, 
     for key, value in attributes.items():
         new = (Decimal(str(value)) if value else None) if key == "cost_per_hour" else value
         old = getattr(node, key)
-        if old != new:
+        if old != new or isinstance(old, Damaged):
             changes[key] = (old, new)
             setattr(node, key, new)
     return changes

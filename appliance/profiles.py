@@ -1,7 +1,7 @@
 """Profiles in rows: read as one table, stored, and handed on to the agents they are of."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +11,7 @@ from django.db import transaction
 
 from appliance.models import Agent, Node, Revision
 from appliance.models import Profile as Row
+from appliance.policies.fleet import AgentFacts
 from appliance.policies.profiles import (
     Box,
     Profile,
@@ -18,9 +19,10 @@ from appliance.policies.profiles import (
     Source,
     box_of,
     choose_profile,
-    speed_of,
 )
+from appliance.policies.shapes import limited, profile_again, profile_json, shape_of
 from appliance.publish import touch_routes
+from appliance.scaling_settings import wanted_policy
 
 #: The version of the engine that is made for rehearsals.
 _FAKE_VERSION = "1"
@@ -53,9 +55,32 @@ def engine_version(engine: str) -> str:
         return ""
 
 
-def starting_profile(node: Node, revision: Revision) -> dict[str, Any]:
-    """What an agent that starts now is started with, as its row keeps it."""
-    return choose_profile(read_profiles(), key_for(node, revision)).to_json()
+def starting_profile(
+    node: Node, revision: Revision, known: Mapping[ProfileKey, Profile] | None = None
+) -> dict[str, Any]:
+    """What an agent that starts now is started with, as its row keeps it; `known` are all profiles."""
+    known = read_profiles() if known is None else known
+    key = key_for(node, revision)
+    limit = wanted_policy(revision.deployment).threads
+    shape = shape_of(limited(choose_profile(known, key), limit))
+    return profile_json(known, key, shape, limit=limit, stretched=False)
+
+
+def shaped_profiles(agents: Collection[AgentFacts]) -> dict[str, dict[str, Any]]:
+    """What the rows of agents keep once these are to be of the shapes that their facts say, by id.
+
+    Two queries, however many there are. One whose row has gone meanwhile is left out.
+    """
+    if not agents:
+        return {}
+    known = read_profiles()
+    rows = Agent.objects.select_related("node", "revision__model").in_bulk([one.id for one in agents])
+    found = {}
+    for one in agents:
+        if one.id in rows and one.shape is not None:
+            key = key_for(rows[one.id].node, rows[one.id].revision)
+            found[one.id] = profile_json(known, key, one.shape, limit=one.limit, stretched=one.stretched)
+    return found
 
 
 def store_profile(key: ProfileKey, profile: Profile) -> None:
@@ -71,9 +96,9 @@ def store_profile(key: ProfileKey, profile: Profile) -> None:
         changed = False
         for agent in rows:
             own = key_for(agent.node, agent.revision)
-            if own != key:
+            if own != key or agent.damage:
                 continue
-            now_known = speed_of({key: profile}, key, agent.profile).to_json()
+            now_known = profile_again({key: profile}, key, agent.profile)
             if now_known != agent.profile:
                 Agent.objects.filter(pk=agent.pk).update(profile=now_known)
                 changed = True
@@ -100,4 +125,5 @@ def _profile(row: Row) -> Profile:
     return Profile(
         row.workers, row.threads, row.batch_size, row.capacity_rps, row.tokens_per_s,
         row.fixed_s, row.per_token_s, source, row.measured_at.timestamp(), row.default_rps,
+        row.full_batch_size, row.full_rps,
     )  # fmt: skip

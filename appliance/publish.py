@@ -19,16 +19,20 @@ from django.db.models import F
 from appliance.agent_routes import agent_routes
 from appliance.models import ApiKey, Deployment, RouteState
 from appliance.policies.snapshot import (
+    AgentRoute,
     DeploymentRoute,
     Generation,
     KeyRoute,
     RouteSnapshot,
 )
+from appliance.scaling_settings import default_of, is_dry_run
 from appliance.secrets import write_private
 from provisioning.file_lock import LockHeld, hold_lock
 
 #: A writer takes milliseconds; one that takes this long is stopped or stuck.
 WRITER_TIMEOUT_S = 5.0
+#: By then the loop's watchdog has had a tick asked for that was late.
+_LEAST_RESUME_AFTER_S = 4.0
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +64,7 @@ def write_routes() -> Generation:
     RouteState.objects.get_or_create(pk=1)
     with hold_lock(path.with_name(".routes.lock"), WRITER_TIMEOUT_S):
         with _consistent_read():
-            snapshot = build_snapshot(time.time())
+            snapshot = build_snapshot(time.time(), path)
         if read_generation(path) != snapshot.generation:
             write_private(path, msgspec.json.encode(snapshot))
     return snapshot.generation
@@ -82,14 +86,26 @@ def read_generation(path: Path) -> Generation | None:
         return None
 
 
-def build_snapshot(written_at: float) -> RouteSnapshot:
-    """The snapshot of the rows as they are; inside a transaction it is one consistent view."""
+def _read_agents(path: Path) -> dict[str, AgentRoute]:
+    """The agents of the snapshot on disk; none where it cannot be read."""
+    try:
+        snapshot = msgspec.json.decode(path.read_bytes(), type=RouteSnapshot)
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return {agent.id: agent for agent in snapshot.agents}
+
+
+def build_snapshot(written_at: float, path: Path | None = None) -> RouteSnapshot:
+    """The snapshot of the rows as they are; inside a transaction it is one consistent view.
+
+    Agents with a damaged row stay as they are in the snapshot at `path`.
+    """
     state = RouteState.objects.get(pk=1)
     return RouteSnapshot(
         generation=Generation(state.epoch, state.number),
         written_at=written_at,
         deployments=tuple(_deployment_routes()),
-        agents=agent_routes.read(),
+        agents=agent_routes.read(lambda: {} if path is None else _read_agents(path)),
         keys=tuple(
             KeyRoute(key.sha256, key.name, key.team, key.rpm, tuple(key.scopes))
             for key in ApiKey.objects.filter(revoked_at__isnull=True)
@@ -117,15 +133,32 @@ def _deployment_routes() -> Iterator[DeploymentRoute]:
             cache_bytes=deployment.cache_bytes,
             cache_shared=deployment.cache_shared,
             accepting=not deployment.removing,
+            resume_after_s=_resume_after_s(deployment),
         )
 
 
+def _resume_after_s(deployment: Deployment) -> float:
+    """A loop that is there, and wants more agents for requests that wait, has long made them by then."""
+    try:
+        wait_ms = float(
+            deployment.scaling.get("target_queue_wait_ms") or default_of("target_queue_wait_ms") or 0
+        )
+    except (AttributeError, TypeError, ValueError):  # a damaged row
+        wait_ms = 0.0
+    return max(_LEAST_RESUME_AFTER_S, 2 * wait_ms / 1000)
+
+
 def _most_warm(deployment: Deployment) -> int:
-    """Up to how many gateways may resume parked agents: what is paused or held keeps its number."""
+    """Up to how many gateways may resume parked agents: what load must not change keeps its number."""
     if deployment.paused:
         return deployment.desired
-    held = deployment.scaling.get("hold")
-    return deployment.max_agents if held is None else min(int(held), deployment.max_agents)
+    try:
+        if is_dry_run(deployment):
+            return deployment.desired
+        held = deployment.scaling.get("hold")
+        return deployment.max_agents if held is None else min(int(held), deployment.max_agents)
+    except (AttributeError, TypeError, ValueError):  # a damaged row: the loop leaves it as it is, too
+        return deployment.desired
 
 
 @contextmanager

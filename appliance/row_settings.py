@@ -10,6 +10,8 @@ _WHOLE = re.compile(r"[0-9]{1,12}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _YES, _NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
 _MAX_SHOWN = 40
+#: Takes a setting back to where it was before people set it.
+DEFAULT = "default"
 
 #: As people and programs give it, and as they are told it.
 Value = str | int | float | bool
@@ -60,6 +62,15 @@ def read_fields(settings: Sequence[Setting], given: Mapping[str, object]) -> dic
                 f"as {key}={setting.example}"
             ) from None
     return fields
+
+
+def meant(settings: Sequence[Setting], given: Mapping[str, object], untouched: object) -> dict[str, object]:
+    """What programs gave: None is the default, which `untouched`, of which nothing is set, has."""
+    return {
+        one.key: one.show(getattr(untouched, one.field)) if given[one.key] is None else given[one.key]
+        for one in settings
+        if one.key in given
+    }
 
 
 def show_values(settings: Sequence[Setting], row: object) -> dict[str, Value]:

@@ -15,7 +15,7 @@ from appliance.scaling_settings import apply_changes, show_scaling
 
 _FIELDS = ("min_agents", "max_agents", "target_in_flight", "paused", "scaling")
 #: What routes tell gateways of.
-_IN_ROUTES = frozenset({"min", "max", "paused", "hold"})
+_IN_ROUTES = frozenset({"min", "max", "paused", "hold", "dry_run", "target_queue_wait_ms"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,10 @@ def comparison_heading(comparison: Comparison) -> str:
     if comparison.why_not:
         return f"the last hour cannot be compared: {comparison.why_not}"
     slots = "1 slot" if comparison.slots == 1 else f"{comparison.slots} slots"
+    without = f", without {' and '.join(comparison.left_out)}" if comparison.left_out else ""
     return (
-        f"the last {comparison.seconds / 60:.0f} min under these values, simulated: {comparison.requests:,} "
-        f"requests of {comparison.service_s:.2f} s on agents with {slots} and "
+        f"the last {comparison.seconds / 60:.0f} min under these values, simulated{without}: "
+        f"{comparison.requests:,} requests of {comparison.service_s:.2f} s on agents with {slots} and "
         f"{comparison.start_s:g} s to start"
     )
 

@@ -18,18 +18,27 @@ from appliance.policies.scaling_keys import (
     read_schedules,
     set_key,
 )
-from appliance.row_settings import Setting, flag, parse_pairs, to_text
+from appliance.row_settings import DEFAULT, Setting, flag, parse_pairs, to_text
 
 #: Requests an agent should carry, as a part of those it executes at once, unless people say otherwise.
 UTILIZATION: Final = 0.7
 #: What replays showed to be best (decision 0009): how long what was wanted is kept, and an idle last agent.
 STABILIZATION_S: Final = 14.0
 IDLE_S: Final = 75.0
-#: Takes a key back to where it was before people set it.
-DEFAULT: Final = "default"
 PAUSED: Final = flag("paused", "keep the number of agents as it is")
 DRY_RUN: Final = flag("dry_run", "decide and tell, but leave the number of agents as it is")
 ADD, REMOVE = f"{SCHEDULES}+", f"{SCHEDULES}-"
+_OTHER_TARGETS = (key for key in KEYS if key.startswith("target_") and key != "target_queue_wait_ms")
+#: What belongs together, by heading, in the order in which people are shown it: each setting once.
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "How many": ("min", "max", "hold", "warm_floor", "activation", PAUSED.key, DRY_RUN.key, SCHEDULES),
+    "Idle": ("idle_s", "park_s"),
+    "Targets": ("target_queue_wait_ms", "miss_cost_s", *_OTHER_TARGETS),
+    "Windows and bursts": ("stable_window_s", "panic_window_s", "panic_ratio", "tolerance", "peak_s"),
+    "Steps": ("max_up_per_min", "max_down_per_min", "stabilization_s"),
+    "Looking ahead": ("start_s", "season_s"),
+    "Size of an agent": ("threads", "max_threads", "max_batch"),
+}
 #: Keys with a column of their own; the rest is in the column `scaling`.
 _COLUMNS: Final = {"min": "min_agents", "max": "max_agents", "target_in_flight": "target_in_flight"}
 _DEFAULTS: Final = ScalingPolicy(stabilization_s=STABILIZATION_S, idle_s=IDLE_S)
@@ -67,6 +76,19 @@ def show_scaling(row: Deployment) -> dict[str, Shown]:
     values: dict[str, Shown] = {key: get_key(policy, key) for key in KEYS}
     schedules = [one.text for one in policy.schedules]
     return {**values, "paused": row.paused, "dry_run": is_dry_run(row), SCHEDULES: schedules}
+
+
+def default_of(key: str) -> float | int | None:
+    """What a key is unless people set it; None is "none"."""
+    return get_key(_DEFAULTS, key)
+
+
+def explain_key(key: str) -> tuple[str, str]:
+    """A sentence that says what a key means, and what it is where nothing is set."""
+    one = KEYS[key]
+    meaning, _, none = one.meaning.partition("; none: ")
+    unset = none or "none" if one.clears else f"the default, {say(default_of(key))}"
+    return f"{meaning[:1].upper()}{meaning[1:]}.", unset
 
 
 def set_otherwise(policy: ScalingPolicy) -> dict[str, Shown]:

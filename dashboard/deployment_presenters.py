@@ -74,7 +74,7 @@ def placement_facts(row: Deployment) -> list[Fact]:
 
 def label_of(key: str) -> str:
     """A setting's key as a label: `deadline_s` is `Deadline, s`."""
-    words = key.replace("_mb", ", MB").removesuffix("_s").replace("_", " ")
+    words = key.replace("_mb", ", MB").replace("10min", "10 min").removesuffix("_s").replace("_", " ")
     return words[:1].upper() + words[1:] + (", s" if key.endswith("_s") else "")
 
 

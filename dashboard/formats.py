@@ -1,5 +1,10 @@
 """Numbers as people read them. Pure; what is not known is a dash."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from appliance.agent_shapes import shape_text
+
 UNKNOWN = "–"  # noqa: RUF001 - an en dash is meant
 
 
@@ -38,6 +43,11 @@ def format_bytes(value: float | None) -> str:
             return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def format_shape(described: Mapping[str, Any]) -> str:
+    """How large an agent is, in the words of `shape_text`."""
+    return shape_text(described).replace("->", "→") or UNKNOWN
 
 
 def format_age(seconds: float | None) -> str:

@@ -27,9 +27,11 @@ from dashboard.formats import (
     format_ms,
     format_percent,
     format_rate,
+    format_shape,
 )
 from dashboard.node_presenters import group_by_node, problem_text, transfer_text
 from dashboard.rates import Rates
+from dashboard.scaling_presenters import change_text
 
 #: Columns of each table, in order: key of the cell, heading, whether it is a number.
 COLUMNS: dict[str, tuple[tuple[str, str, bool], ...]] = {
@@ -41,8 +43,8 @@ COLUMNS: dict[str, tuple[tuple[str, str, bool], ...]] = {
     ),
     "agents": (
         ("id", "Agent", False), ("state", "State", False), ("node", "Node", False),
-        ("in_flight", "In flight", True), ("answered", "Answered", True), ("cpu", "CPU", True),
-        ("rss", "Memory", True), ("age", "Age", True), ("note", "Note", False),
+        ("shape", "Shape", False), ("in_flight", "In flight", True), ("answered", "Answered", True),
+        ("cpu", "CPU", True), ("rss", "Memory", True), ("age", "Age", True), ("note", "Note", False),
     ),
     "nodes": (
         ("name", "Node", False), ("state", "State", False), ("address", "Address", False),
@@ -218,6 +220,7 @@ def _agent_rows(
                 described[agent.id]["state"],
                 id=agent.id,
                 node=agent.node.name,
+                shape=format_shape(described[agent.id]),
                 in_flight=format_count(described[agent.id]["in_flight"]),
                 answered=format_count(sum(link.answered for link in seen) if seen else None),
                 cpu=format_percent(said.cpu_percent if said else None),
@@ -270,7 +273,7 @@ def _decision_row(decision: Decision, now: float) -> dict[str, Any]:
         None,
         age=format_age(now - decision.at.timestamp()),
         deployment=decision.deployment,
-        change=f"{decision.before} → {decision.after}" + (" (dry run)" if decision.dry_run else ""),
+        change=change_text(decision) + (" (dry run)" if decision.dry_run else ""),
         reason=decision.reason,
     )
 

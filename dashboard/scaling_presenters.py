@@ -1,6 +1,6 @@
 """What a deployment's page shows of how it scales, as plain texts. Pure."""
 
-from appliance.decision_log import wants_of
+from appliance.decision_log import RULES, wants_of
 from appliance.models import Decision, Deployment
 from appliance.policies.scaling_keys import KEYS, SCHEDULES
 from appliance.policies.schedules import is_within, parse_schedule
@@ -13,23 +13,25 @@ _ALWAYS = ("target_queue_wait_ms", "idle_s")
 _UNITS = (
     ("_ms", ", ms"),
     ("_percent", ", %"),
+    ("_per_s", "/s"),
     ("_s", ", s"),
     ("_rps", ", requests/s"),
     ("_per_min", " a minute"),
 )
-#: What rules are called, for people; others by their own names.
-_RULES = {
-    "wait": "To keep waits short", "peak": "For bursts of late", "backlog": "For the queue",
-    "forecast": "By the forecast", "rps": "By requests/s", "cpu": "By CPU", "p95": "By p95 latency",
-    "breach": "For one that waits too long",
+#: Keys whose own words say too little.
+_LABELS = {
+    "threads": "Threads at start", "max_threads": "Threads, grown", "max_batch": "Batch, grown",
 }  # fmt: skip
 
 
 def scaling_label(key: str) -> str:
     """A key as a label: `idle_s` is `Idle, s`."""
+    if key in _LABELS:
+        return _LABELS[key]
     for end, unit in _UNITS:
         if key.endswith(end):
-            words = key.removesuffix(end).replace("_", " ").replace("cpu", "CPU")
+            words = key.removesuffix(end).replace("_", " ")
+            words = words.replace("cpu", "CPU").replace("ttft", "time to first token")
             return words[:1].upper() + words[1:] + unit
     return label_of(key)
 
@@ -47,6 +49,19 @@ def scaling_facts(row: Deployment, now: float) -> list[Fact]:
     return [(label, bounded(text)) for label, text in facts]
 
 
+def rule_label(rule: str) -> str:
+    """What a rule asks agents for, as a label; its own name where it has no words."""
+    words = RULES.get(rule, rule)
+    return words if rule not in RULES else words[:1].upper() + words[1:]
+
+
+def change_text(decision: Decision) -> str:
+    """From how many agents to how many; one number where it stays."""
+    if decision.before == decision.after:
+        return str(decision.after)
+    return f"{decision.before} \u2192 {decision.after}"
+
+
 def decision_facts(decision: Decision | None) -> list[Fact]:
     """The newest decision that is kept: what each rule asked, and what limited or raised the number."""
     if decision is None:
@@ -56,9 +71,10 @@ def decision_facts(decision: Decision | None) -> list[Fact]:
         ("Load asked", UNKNOWN if decision.want is None else str(decision.want)),
     ]
     facts += [
-        (_RULES.get(rule, rule), "cannot tell" if want is None else str(want))
+        (rule_label(rule), "cannot tell" if want is None else str(want))
         for rule, want in wants_of(decision).items()
     ]
-    facts.append(("Agents", f"{decision.before} \u2192 {decision.after}"))
+    facts.append(("Agents", change_text(decision)))
     facts += [("Because of", str(clamp)) for clamp in decision.clamps]
+    facts += [("Done", str(done)) for done in decision.actions]
     return [(label, bounded(text)) for label, text in facts]

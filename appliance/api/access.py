@@ -7,7 +7,8 @@ from typing import Final
 
 from django.conf import settings
 from django.http import HttpRequest
-from ninja.security import APIKeyCookie, HttpBearer
+from ninja.security import HttpBearer
+from ninja.security.base import AuthBase
 from ninja.utils import check_csrf
 
 from appliance.api.errors import ApiError
@@ -56,13 +57,16 @@ class ApiKeyHeader(HttpBearer):
         return Caller(f"key:{key.name}")
 
 
-class Session(APIKeyCookie):
+class Session(AuthBase):
     """The session of a person who is logged in; what changes something needs the CSRF token too."""
 
-    param_name: str = settings.SESSION_COOKIE_NAME
+    openapi_type = "apiKey"
+    openapi_in = "cookie"
+    openapi_name = settings.SESSION_COOKIE_NAME
+    csrf = True  # asked by ninja: its page then has a token to send
 
     def __init__(self, permission: str) -> None:
-        super().__init__(csrf=True)
+        super().__init__()
         self.permission = permission
 
     def __call__(self, request: HttpRequest) -> Caller | None:
@@ -79,10 +83,6 @@ class Session(APIKeyCookie):
         if not (request.user.is_staff and request.user.has_perm(self.permission)):
             raise ApiError(403, "your role may not do this", hint="ask somebody who administers")
         return Caller(request.user.get_username())
-
-    def authenticate(self, request: HttpRequest, key: str | None) -> Caller | None:
-        """Not called: the session itself was looked at before."""
-        raise NotImplementedError
 
 
 def needs(permission: str) -> Sequence[Callable[[HttpRequest], Caller | None]]:

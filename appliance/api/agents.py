@@ -8,15 +8,25 @@ from ninja import Query, Router
 from pydantic import BaseModel, Field
 
 from appliance.agent_logs import DEFAULT_LINES, MAX_LINES, LogUnavailable, read_agent_log
+from appliance.agent_shapes import describe_shape, read_starts
 from appliance.api.access import ApiRequest, needs
 from appliance.api.errors import ApiError
 from appliance.api.pages import Page, Paging, answers, page_of
 from appliance.fleet import agent_state, describe_speed, read_capacities
 from appliance.models import Agent
+from appliance.policies.shapes import Shape
 
 router = Router(tags=["agents"])
 
 VIEW = "appliance.view_agent"
+
+
+class AgentShape(BaseModel):
+    """How large an agent is."""
+
+    workers: int
+    threads: int
+    batch_size: int
 
 
 class AgentAnswer(BaseModel):
@@ -32,9 +42,11 @@ class AgentAnswer(BaseModel):
     wanted: str
     attempt: int
     error: str
-    workers: int | None
-    threads: int | None
-    batch_size: int | None
+    workers: int | None = Field(description="Batches that it computes at the same time, as wanted.")
+    threads: int | None = Field(description="Engine threads of each worker, as wanted.")
+    batch_size: int | None = Field(description="Sequences of a batch at most, as wanted.")
+    stretched: bool = Field(description="Whether it has grown, as load asked and no agent could be added.")
+    grown_from: AgentShape | None = Field(description="What it would start with; null: it has not grown.")
     capacity_rps: float | None = Field(
         description="Requests a second beside the other agents of its node; null: not known yet."
     )
@@ -76,14 +88,15 @@ def list_agents(request: ApiRequest, asked: Query[AgentPaging]) -> dict[str, Any
         rows = rows.filter(deployment__name=asked.deployment)
     if asked.node is not None:
         rows = rows.filter(node__name=asked.node)
-    capacities = read_capacities()
-    return page_of(rows, asked, lambda row: _describe(row, capacities))
+    capacities, starts = read_capacities(), read_starts(rows)
+    return page_of(rows, asked, lambda row: _describe(row, capacities, starts.get(row.pk)))
 
 
 @router.get("/agents/{agent}", response=answers({200: AgentAnswer}, 404), auth=needs(VIEW))
 def get_agent(request: ApiRequest, agent: str) -> AgentAnswer:
     """One agent."""
-    return _describe(_find(agent), read_capacities())
+    row = _find(agent)
+    return _describe(row, read_capacities(), read_starts([row]).get(row.pk))
 
 
 @router.get("/agents/{agent}/log", response=answers({200: AgentLog}, 404), auth=needs(VIEW))
@@ -104,7 +117,7 @@ def _find(agent: str) -> Agent:
     return row
 
 
-def _describe(row: Agent, capacities: Mapping[str, float]) -> AgentAnswer:
+def _describe(row: Agent, capacities: Mapping[str, float], start: Shape | None) -> AgentAnswer:
     said = {name: getattr(row, name) for name in AgentAnswer.model_fields if hasattr(row, name)}
     return AgentAnswer(
         **said
@@ -113,6 +126,7 @@ def _describe(row: Agent, capacities: Mapping[str, float]) -> AgentAnswer:
             "node": row.node.name,
             "revision": row.revision.number,
             "state": agent_state(row, ()),
+            **describe_shape(row, start),
             **describe_speed(row, capacities.get(row.pk, 0.0)),  # it may have come, or gone, meanwhile
         }
     )

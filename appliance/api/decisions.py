@@ -13,6 +13,7 @@ from appliance import decision_log
 from appliance.api.access import ApiRequest, needs
 from appliance.api.errors import ApiError
 from appliance.api.pages import MAX_PAGE, Page, answers
+from appliance.api.scaling import meant
 from appliance.deployments import find_deployment
 from appliance.errors import VerbError
 from appliance.scaling_preview import compare_last_hour, comparison_document
@@ -29,7 +30,7 @@ class DecisionAnswer(BaseModel):
     id: int
     at: dt.datetime
     deployment: str
-    trigger: str
+    trigger: str = Field(description="What made the loop look: tick, want, verb, watchdog or start.")
     kind: str = Field(description="The sort of reason, in one word.")
     before: int
     want: int | None = Field(description="What the load asked, before any limit; null: nobody could tell.")
@@ -38,7 +39,7 @@ class DecisionAnswer(BaseModel):
     reason: str
     wants: dict[str, int | None] = Field(description="What each rule asked; null: it could not tell.")
     clamps: list[Any] = Field(description="What limited or raised the number.")
-    actions: list[Any]
+    actions: list[Any] = Field(description="What was done at once, in words.")
     inputs: dict[str, Any]
     policy: dict[str, Any] = Field(
         description="By key of set_scaling, what is not the default; and what is known of its agents."
@@ -125,10 +126,11 @@ class ComparisonAnswer(BaseModel):
     old: SideAnswer | None = Field(description="null: there is nothing to compare, see why_not.")
     new: SideAnswer | None
     why_not: str
+    left_out: list[str] = Field(description="What is set and cannot be replayed: the others decide.")
 
 
 class PreviewBody(BaseModel):
-    """Values by the keys of set_scaling."""
+    """Values by the keys of set_scaling; null: the default, as in PATCH."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -147,7 +149,8 @@ def preview_scaling(request: ApiRequest, name: str, body: PreviewBody) -> dict[s
     except VerbError as error:
         raise ApiError(404, str(error)) from None
     try:
-        return comparison_document(compare_last_hour(name, body.changes))
+        changes = {key: meant(key, value) for key, value in body.changes.items()}
+        return comparison_document(compare_last_hour(name, changes))
     except VerbError as error:
         raise ApiError(400, str(error)) from None
 

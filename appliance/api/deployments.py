@@ -16,7 +16,7 @@ from appliance.fleet import agent_state, deployment_capacity, deployment_state, 
 from appliance.models import Agent, Deployment
 from appliance.models.deployments import MAX_AGENTS
 from appliance.policies.balancing import policy_names
-from appliance.row_settings import show_values
+from appliance.row_settings import meant, show_values
 from appliance.serving_settings import (
     LEAST_DEADLINE_S,
     MOST_CACHE_MB,
@@ -49,7 +49,7 @@ class Serving(BaseModel):
 
 
 class ServingBody(BaseModel):
-    """What is to be another; what is left out stays as it is."""
+    """What is to be another; what is left out stays as it is, null is the default."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -136,7 +136,8 @@ def deploy(request: ApiRequest, name: str, body: DeployBody) -> Status[Changed]:
 def set_serving(request: ApiRequest, name: str, body: ServingBody) -> Changed:
     """Change how a deployment is served."""
     row = _find(name)
-    done = verbs.set_serving(row.name, body.model_dump(exclude_none=True), request.auth.actor)
+    given = meant(SERVING, body.model_dump(exclude_unset=True), Deployment())
+    done = verbs.set_serving(row.name, given, request.auth.actor)
     late = late_gateways(done.generation) if done.generation is not None else []
     return Changed(**_describe(done.deployment), late_gateways=late)
 

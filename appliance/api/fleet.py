@@ -5,9 +5,10 @@ from typing import Any
 
 from django.conf import settings
 from ninja import Router
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from appliance.api.access import ApiRequest, needs
+from appliance.api.agents import AgentShape
 from appliance.api.pages import answers
 from appliance.fleet import read_fleet
 from appliance.gateways import read_reports
@@ -55,6 +56,12 @@ class FleetAgent(_Described):
     state: str
     in_flight: int
     health: str
+    workers: int | None = Field(description="Batches that it computes at the same time, as wanted.")
+    threads: int | None = Field(description="Engine threads of each worker, as wanted.")
+    batch_size: int | None = Field(description="Sequences of a batch at most, as wanted.")
+    stretched: bool = Field(description="Whether it has grown, as load asked and no agent could be added.")
+    grown_from: AgentShape | None = Field(description="What it would start with; null: it has not grown.")
+    reported: AgentShape | None = Field(description="What it says it is; null: no gateway was told.")
 
 
 class Fleet(BaseModel):

@@ -106,15 +106,14 @@ class AttributesBody(BaseModel):
     labels: dict[str, str] | None = None
     region: str | None = None
     cost_per_hour: float | str | None = Field(None, description="A number with at most four decimals.")
-    preemptible: bool = False
+    preemptible: bool | None = Field(None, description="Null: no.")
     power: str | None = Field(None, description="How it is woken: wol:MAC or exec:NAME.")
 
     def given(self) -> dict[str, Any]:
         """Those that were said, cleared ones as the verbs want them: empty."""
         said = self.model_dump(exclude_unset=True, include=set(AttributesBody.model_fields))
-        return {
-            key: ({} if key == "labels" else "") if value is None else value for key, value in said.items()
-        }
+        cleared: dict[str, object] = {"labels": {}, "preemptible": False}
+        return {key: cleared.get(key, "") if value is None else value for key, value in said.items()}
 
 
 class TransferAnswer(BaseModel):

@@ -14,7 +14,8 @@ from appliance.models import Deployment
 from appliance.placement import forbidden_nodes, show_placement
 from appliance.placement import set_placement as change
 from appliance.placement_settings import PLACEMENT
-from appliance.policies.placement_rules import BASES, PREFERS, SPREADS
+from appliance.policies.placement_rules import BASES, DEFAULT_RULES, PREFERS, SPREADS
+from appliance.row_settings import meant
 
 router = Router(tags=["deployments"])
 
@@ -35,7 +36,7 @@ class PlacementOf(BaseModel):
 
 
 class PlacementBody(BaseModel):
-    """What is to be another; what is left out, or null, stays as it is."""
+    """What is to be another; what is left out stays as it is, null is the default."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -69,7 +70,8 @@ def get_placement(request: ApiRequest, name: str) -> PlacementAnswer:
 def set_placement(request: ApiRequest, name: str, body: PlacementBody) -> PlacementAnswer:
     """Change where a deployment's agents go: those that break it move, one at a time."""
     row = _find(name)
-    done = change(row.name, body.model_dump(exclude_none=True), request.auth.actor)
+    given = meant(PLACEMENT, body.model_dump(exclude_unset=True), DEFAULT_RULES)
+    done = change(row.name, given, request.auth.actor)
     return PlacementAnswer(**_describe(done.deployment))
 
 

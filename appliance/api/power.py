@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from ninja import Query, Router, Status
+from ninja import Router, Status
 from pydantic import BaseModel, ConfigDict, Field
 
 from appliance import power as verbs
@@ -11,7 +11,7 @@ from appliance.api.nodes import CHANGE, VIEW, NodeDetail, order_node
 from appliance.api.pages import answers
 from appliance.models.power import PowerRules, power_rules
 from appliance.power_settings import HOURS_S, MOST_NODES, POWER
-from appliance.row_settings import show_values
+from appliance.row_settings import meant, show_values
 
 router = Router(tags=["nodes"])
 
@@ -19,10 +19,12 @@ How = Literal["suspend", "power_off"]
 
 
 class Suspending(BaseModel):
-    """How a node is put to sleep."""
+    """How a node is put to sleep; without a body: as the fleet's setting says."""
 
-    how: How | None = Field(None, description="Left out: as the fleet's setting says.")
-    no_wake: bool = Field(False, description="Also where nothing could wake it.")
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    how: How | None = Field(default=None, description="Left out: as the fleet's setting says.")
+    no_wake: bool = Field(default=False, description="Also where nothing could wake it.")
 
 
 class PowerAnswer(BaseModel):
@@ -39,7 +41,7 @@ class PowerAnswer(BaseModel):
 
 
 class PowerBody(BaseModel):
-    """What is to be another; what is left out, or null, stays as it is."""
+    """What is to be another; what is left out stays as it is, null is the default."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -53,9 +55,10 @@ class PowerBody(BaseModel):
     changes_per_tick: int | None = Field(None, ge=1, le=MOST_NODES)
 
 
-@router.post("/nodes/{name}/suspend", response=answers({202: NodeDetail}, 404, 409), auth=needs(CHANGE))
-def suspend_node(request: ApiRequest, name: str, how: Query[Suspending]) -> Status[NodeDetail]:
+@router.post("/nodes/{name}/suspend", response=answers({202: NodeDetail}, 404, 409, 415), auth=needs(CHANGE))
+def suspend_node(request: ApiRequest, name: str, body: Suspending | None = None) -> Status[NodeDetail]:
     """Put a node to sleep once its agents have left."""
+    how = body or Suspending()
     order = order_node(verbs.suspend_node, name, request, how=how.how or "", no_wake=how.no_wake)
     return Status(202, order)
 
@@ -75,7 +78,8 @@ def get_power(request: ApiRequest) -> dict[str, Any]:
 @router.patch("/power", response=answers({200: PowerAnswer}, 415), auth=needs(CHANGE))
 def set_power(request: ApiRequest, body: PowerBody) -> dict[str, Any]:
     """Change when nodes sleep and wake by themselves."""
-    return _describe(verbs.set_power(body.model_dump(exclude_none=True), request.auth.actor).rules)
+    given = meant(POWER, body.model_dump(exclude_unset=True), PowerRules())
+    return _describe(verbs.set_power(given, request.auth.actor).rules)
 
 
 def _describe(rules: PowerRules) -> dict[str, Any]:

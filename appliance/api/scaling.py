@@ -16,7 +16,7 @@ from appliance.models import Decision, Deployment
 from appliance.policies.scaling_keys import KEYS, SCHEDULES, Key
 from appliance.policies.schedules import EXAMPLE, MOST_SCHEDULES
 from appliance.scaling import set_scaling as change
-from appliance.scaling_settings import DRY_RUN, PAUSED, show_scaling
+from appliance.scaling_settings import DRY_RUN, PAUSED, explain_key, show_scaling
 
 router = Router(tags=["deployments"])
 
@@ -24,21 +24,25 @@ VIEW, CHANGE = "appliance.view_deployment", "appliance.change_deployment"
 _SCHEDULES = f"Bounds by the clock, as `{EXAMPLE}`."
 
 
-def _told(key: Key) -> tuple[Any, Any]:
+def _told(name: str, key: Key) -> tuple[Any, Any]:
     kind = int if key.whole else float
-    return (kind | None if key.clears else kind, Field(description=f"{key.meaning}."))
+    meaning, unset = explain_key(name)
+    if not key.clears:
+        return (kind, Field(description=meaning))
+    return (kind | None, Field(description=f"{meaning} null: {unset}."))
 
 
-def _asked(key: Key) -> tuple[Any, Any]:
+def _asked(name: str, key: Key) -> tuple[Any, Any]:
     bounds: dict[str, Any] = {"ge": key.low, "le": key.high}
     kind = int if key.whole else float
+    meaning, unset = explain_key(name)
     if key.field in ("min_agents", "max_agents"):  # these have no default
-        return (kind, Field(default_factory=lambda: None, description=f"{key.meaning}.", **bounds))
-    return (kind | None, Field(None, description=f"{key.meaning}; null: the default.", **bounds))
+        return (kind, Field(default_factory=lambda: None, description=meaning, **bounds))
+    return (kind | None, Field(None, description=f"{meaning} null: {unset}.", **bounds))
 
 
-_TOLD: dict[str, Any] = {name: _told(key) for name, key in KEYS.items()}
-_ASKED: dict[str, Any] = {name: _asked(key) for name, key in KEYS.items()}
+_TOLD: dict[str, Any] = {name: _told(name, key) for name, key in KEYS.items()}
+_ASKED: dict[str, Any] = {name: _asked(name, key) for name, key in KEYS.items()}
 
 Scaling: Any = create_model(
     "Scaling",
@@ -54,11 +58,13 @@ ScalingBody: Any = create_model(
     __config__=ConfigDict(extra="forbid", strict=True),
     __doc__="What is to be another; what is left out stays as it is.",
     **_ASKED,
-    paused=(bool | None, None),
-    dry_run=(bool | None, None),
+    paused=(bool | None, Field(None, description=f"{PAUSED.meaning}; null: no.")),
+    dry_run=(bool | None, Field(None, description=f"{DRY_RUN.meaning}; null: no.")),
     schedule=(
         list[str] | None,
-        Field(None, max_length=MOST_SCHEDULES, description=f"{_SCHEDULES} All that there are to be."),
+        Field(
+            None, max_length=MOST_SCHEDULES, description=f"{_SCHEDULES} All that there are to be; null: none."
+        ),
     ),
 )
 
@@ -73,6 +79,7 @@ class LastDecision(BaseModel):
     reason: str
     wants: dict[str, int | None] = Field(description="By rule; null: it could not tell.")
     clamps: list[str]
+    actions: list[str] = Field(description="What was done at once, in words.")
 
 
 class ScalingAnswer(BaseModel):
@@ -106,12 +113,12 @@ def set_scaling(request: ApiRequest, name: str, body: ScalingBody) -> ScalingCha
     """Change how a deployment scales."""
     row = _find(name)
     given: dict[str, object] = body.model_dump(exclude_unset=True)
-    done = change(row.name, {key: _meant(key, value) for key, value in given.items()}, request.auth.actor)
+    done = change(row.name, {key: meant(key, value) for key, value in given.items()}, request.auth.actor)
     late = late_gateways(done.generation) if done.generation is not None else []
     return ScalingChangedAnswer(**_describe(done.deployment), late_gateways=late)
 
 
-def _meant(key: str, value: object) -> object:
+def meant(key: str, value: object) -> object:
     """Null is the default."""
     if value is not None:
         return value
@@ -137,5 +144,6 @@ def _describe(row: Deployment) -> dict[str, Any]:
         "decision": None if newest is None else {
             "at": newest.at, "before": newest.before, "want": newest.want, "after": newest.after,
             "reason": newest.reason, "wants": wants_of(newest), "clamps": newest.clamps,
+            "actions": newest.actions,
         },
     }  # fmt: skip

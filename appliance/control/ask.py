@@ -15,6 +15,8 @@ from agents.protocol import ALPN_HTTP, PATH_LOAD, LoadReport, ProtocolError
 from appliance.authority import ClientFiles
 
 ASK_S = 1.0
+#: Who does not answer by then is not there, however long the answer itself may take.
+CONNECT_S = 10.0
 FRESH_S = 3.0
 _MAX_ANSWER_BYTES = 64 * 1024
 
@@ -31,22 +33,31 @@ def fetch_load(host: str, port: int, files: ClientFiles, timeout_s: float = ASK_
 
 
 def request_agent(
-    method: str, path: str, host: str, port: int, files: ClientFiles, *, timeout_s: float
+    method: str,
+    path: str,
+    host: str,
+    port: int,
+    files: ClientFiles,
+    *,
+    timeout_s: float,
+    body: bytes | None = None,
 ) -> tuple[int, bytes]:
-    """One request without a body: status and answer. Raises OSError without one, ProtocolError."""
+    """One request: status and answer. Raises OSError without one, ProtocolError."""
     context = ssl.create_default_context(cafile=str(files.ca))
     context.load_cert_chain(files.certificate, files.key)
     context.set_alpn_protocols([ALPN_HTTP])
-    connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+    connection = http.client.HTTPSConnection(host, port, timeout=min(timeout_s, CONNECT_S), context=context)
     try:
-        connection.request(method, path)
+        connection.connect()
+        connection.sock.settimeout(timeout_s)
+        connection.request(method, path, body)
         answer = connection.getresponse()
-        body = answer.read(_MAX_ANSWER_BYTES)
+        said = answer.read(_MAX_ANSWER_BYTES)
     except http.client.HTTPException as error:
         raise ProtocolError(f"answer not understood: {error}") from error
     finally:
         connection.close()
-    return answer.status, body
+    return answer.status, said
 
 
 class Asker:

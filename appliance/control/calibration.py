@@ -20,12 +20,14 @@ from appliance.policies.profiles import (
     Profile,
     ProfileKey,
     box_of,
+    choose_profile,
     fits_box,
     is_same_shape,
     learn,
     share_of_box,
 )
 from appliance.policies.report import AgentReport, SpeedReport
+from appliance.policies.shapes import learned_of_box
 from appliance.profiles import engine_of, engine_version, key_for, read_profiles, store_profile
 
 #: How often learned speeds are looked at, and whether something is to be measured.
@@ -76,6 +78,7 @@ class Calibrations:
 
     def step(self, snapshot: FleetSnapshot, nodes: Iterable[Node]) -> None:
         """Take it one step further. No query where nothing is due. Must not be called in a transaction."""
+        nodes = list(nodes)
         outcome = self._measurer.take_outcome()
         if outcome is not None:
             self._take(outcome, snapshot.now)
@@ -85,7 +88,7 @@ class Calibrations:
         if outcome is None and not ordered and abs(snapshot.now - self._looked_at) < LOOK_EVERY_S:
             return
         self._looked_at = snapshot.now
-        seen = _look(snapshot, self._rows)
+        seen = _look(snapshot, self._rows, nodes)
         known = read_profiles()
         self._learn(seen, known, snapshot.now)
         if self._measurer.under_way is None and not snapshot.silent and snapshot.reports:
@@ -98,7 +101,7 @@ class Calibrations:
         """
         seen = list(seen)
         shares = _shares(seen)
-        best: dict[ProfileKey, tuple[float, SpeedReport]] = {}
+        best: dict[ProfileKey, tuple[float, Learned]] = {}
         for one in seen:
             speed = one.speed
             if speed is None or one.facts.state != "ready" or one.key.engine == REHEARSAL:
@@ -107,12 +110,15 @@ class Calibrations:
                 continue  # it says something else than what it was started with
             if speed.engine_version != one.key.engine_version:
                 continue  # its node has another release yet
+            learned = learned_of_box(one.row.profile, choose_profile(known, one.key), _learned(speed))
+            if learned is None:
+                continue
             share = shares[one.row.node_id]
             so_far = best.get(one.key)
-            if so_far is None or (share, speed.batches) > (so_far[0], so_far[1].batches):
-                best[one.key] = (share, speed)
-        for key, (share, speed) in best.items():
-            profile = learn(known.get(key), _learned(speed), now, share)
+            if so_far is None or (share, learned.batches) > (so_far[0], so_far[1].batches):
+                best[one.key] = (share, learned)
+        for key, (share, learned) in best.items():
+            profile = learn(known.get(key), learned, now, share)
             if profile is not None:
                 log.info("learned of %s: %.1f requests/s", key.digest[:12], profile.capacity_rps)
                 store_profile(key, profile)
@@ -131,6 +137,7 @@ class Calibrations:
         candidates = [
             _candidate(one, slots[one.row.deployment_id], known, snapshot, self._failed.get(one.key))
             for one in able
+            if one.row.node.calibration_at is not None or not _is_known(one, known)
         ]
         for name in ordered:
             _end_order(name, [one for one in candidates if one.node == name])
@@ -191,10 +198,11 @@ def _measured(found: Measured, now: float) -> Profile:
     return Profile(
         found.workers, found.threads, found.batch_size, found.capacity_rps, found.tokens_per_s,
         found.fixed_s, found.per_token_s, "measured", now, found.default_rps,
+        found.full_batch_size, found.full_rps,
     )  # fmt: skip
 
 
-def _look(snapshot: FleetSnapshot, kept: KeptRows[Agent, Agent]) -> list[_Seen]:
+def _look(snapshot: FleetSnapshot, kept: KeptRows[Agent, Agent], nodes: Iterable[Node]) -> list[_Seen]:
     """Every agent with what gateways told of it."""
     facts = {agent.id: agent for agent in snapshot.agents}
     reports: dict[str, list[AgentReport]] = {}
@@ -202,22 +210,24 @@ def _look(snapshot: FleetSnapshot, kept: KeptRows[Agent, Agent]) -> list[_Seen]:
         for one in report.agents:
             reports.setdefault(one.id, []).append(one)
     rows = [row for row in kept.read() if row.id in facts]
-    # Few nodes and revisions have many agents: each is read once.
-    nodes = Node.objects.in_bulk({row.node_id for row in rows})
-    revisions = Revision.objects.select_related("model", "deployment").in_bulk(
-        {row.revision_id for row in rows}
-    )
-    boxes = {pk: box_of(node.hardware) for pk, node in nodes.items()}
+    # Few nodes and revisions have many agents: each is read once, and without what the loop remembers.
+    there = {node.pk: node for node in nodes}
+    needed = Revision.objects.select_related("model", "deployment").defer("deployment__scaling_state")
+    revisions = needed.in_bulk({row.revision_id for row in rows})
+    boxes = {pk: box_of(node.hardware) for pk, node in there.items()}
     engines = {pk: engine_of(revision.model.manifest) for pk, revision in revisions.items()}
+    keys: dict[tuple[int, int], ProfileKey] = {}
     seen = []
     for row in rows:
-        if row.node_id not in nodes or row.revision_id not in revisions:
+        node, revision = there.get(row.node_id), revisions.get(row.revision_id)
+        if node is None or revision is None:
             continue  # gone this very moment
-        row.node, row.revision = nodes[row.node_id], revisions[row.revision_id]
-        row.deployment = row.revision.deployment
-        engine = engines[row.revision_id]
-        key = ProfileKey(row.revision.digest, boxes[row.node_id], engine, engine_version(engine))
-        seen.append(_Seen(row, facts[row.id], tuple(reports.get(row.id, ())), key))
+        row.node, row.revision, row.deployment = node, revision, revision.deployment
+        which = (row.node_id, row.revision_id)
+        if which not in keys:
+            engine = engines[row.revision_id]
+            keys[which] = ProfileKey(revision.digest, boxes[row.node_id], engine, engine_version(engine))
+        seen.append(_Seen(row, facts[row.id], tuple(reports.get(row.id, ())), keys[which]))
     return seen
 
 
@@ -236,6 +246,12 @@ def _may(one: _Seen) -> bool:
     row = one.row
     current = row.deployment.revision_id == row.revision_id and not row.deployment.removing
     return row.wanted == Agent.Wanted.WARM and one.facts.state == "ready" and current and bool(one.reports)
+
+
+def _is_known(one: _Seen, known: Mapping[ProfileKey, Profile]) -> bool:
+    """Whether it is measured only where that is ordered."""
+    profile = known.get(one.key)
+    return one.key.engine == REHEARSAL or (profile is not None and profile.source == "measured")
 
 
 def _candidate(

@@ -1,7 +1,7 @@
 """The newest word of each gateway, kept by one thread a gateway.
 
-A `want` calls the loop at once. A gateway whose socket refuses is gone and forgotten; one that is connected
-but says nothing is silent, which is something else.
+A `want` calls the loop at once, or soon where it tells of a queue. A gateway whose socket refuses is gone and
+forgotten; one that is connected but says nothing is silent, which is something else.
 """
 
 import logging
@@ -88,11 +88,17 @@ class Listeners:
     """Threads that read every gateway's inner listener into a board."""
 
     def __init__(
-        self, run_dir: Path, board: GatewayBoard, on_want: Callable[[], object], *, read: Read = read_messages
+        self,
+        run_dir: Path,
+        board: GatewayBoard,
+        on_want: Callable[[], object],
+        *,
+        on_queue: Callable[[], object] | None = None,
+        read: Read = read_messages,
     ) -> None:
         self._run_dir = run_dir
         self._board = board
-        self._on_want = on_want
+        self._on_want, self._on_queue = on_want, on_queue or on_want
         self._read = read
         self._stop = threading.Event()
         self._threads: dict[Path, threading.Thread] = {}
@@ -119,7 +125,8 @@ class Listeners:
                 if self._stop.is_set():
                     return
                 if self._board.hear(path.stem, message, time.time()):
-                    self._on_want()
+                    is_queue = isinstance(message, WantEvent) and message.reason == "queued"
+                    (self._on_queue if is_queue else self._on_want)()
         except (ConnectionError, FileNotFoundError) as error:
             log.debug("gateway %s is gone: %s", path.stem, error)
             self._board.lose(path.stem)

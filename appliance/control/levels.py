@@ -1,4 +1,4 @@
-"""Telling agents to park and to resume, over mutual TLS: no node's lane is needed for it.
+"""Telling agents to park, to resume and to change shape, over mutual TLS: no node's lane is needed for it.
 
 Told in threads of their own, so that an agent that hangs delays nobody. What came of it gateways tell; an
 order that was lost is given again by the loop.

@@ -19,6 +19,7 @@ from appliance.control.node_seen import NodeAccess, Observation, Problem
 from appliance.control.rows import to_time
 from appliance.kept_rows import KeptRows
 from appliance.models import Node
+from appliance.models.json_columns import Damaged
 from appliance.models.nodes import LOCAL_NODE
 from appliance.policies.fleet import NodeFacts
 from appliance.policies.node_care import LOST_AFTER_S, NodeOrders, accepts, is_lost, stay_of
@@ -86,6 +87,10 @@ class NodeViews:
         changed: dict[int, dict[str, Any]] = {}
         for row in rows:
             if row.is_local:
+                if isinstance(row.hardware, Damaged):
+                    self._hardware_at = float("-inf")  # it is read in the next tick
+                if changes := take_in(row, None, (), now):
+                    changed[row.pk] = changes
                 views.append(NodeView(row, self._local, None, None, _try_running(self._local)))
             else:
                 views.append(self._try_view(row, now, changed))
@@ -192,13 +197,14 @@ def node_facts(view: NodeView, orders: NodeOrders, now: float) -> NodeFacts:
         name=row.name,
         ram_bytes=row.ram_bytes or None,
         cores=row.cores,
-        accepts=accepts(orders) and view.running is not None,
-        settling=accepts(orders) and new,
+        accepts=accepts(orders) and view.running is not None and not row.damage,
+        settling=accepts(orders) and new and not row.damage,
         stay=stay_of(orders),
         leaving_since=since.timestamp() if since is not None else None,
         lost=is_lost(orders, now),
         power_stage=row.power_stage,
         labels={str(key): str(value) for key, value in row.labels.items()},
+        readable=not row.damage,
         region=row.region,
         cost_per_hour=None if row.cost_per_hour is None else float(row.cost_per_hour),
         preemptible=row.preemptible,
@@ -208,7 +214,8 @@ def node_facts(view: NodeView, orders: NodeOrders, now: float) -> NodeFacts:
 
 def take_in(row: Node, seen: Observation | None, problems: tuple[Problem, ...], now: float) -> dict[str, Any]:
     """Change the row in hand as the node was seen; the columns that changed, which are not written here."""
-    found = _with_since(row.problems, problems, now)
+    damage = (_damaged(row.damage),) if row.damage else ()
+    found = _with_since(row.problems, (*problems, *damage), now)
     changes: dict[str, Any] = {} if found == row.problems else {"problems": found}
     if seen is not None:
         told: dict[str, object] = {"boot_id": seen.boot_id, "steward_sha256": seen.steward_sha256}
@@ -222,6 +229,14 @@ def take_in(row: Node, seen: Observation | None, problems: tuple[Problem, ...], 
     for name, value in changes.items():
         setattr(row, name, value)
     return changes
+
+
+def _damaged(columns: str) -> Problem:
+    return Problem(
+        "row_damaged",
+        f"the {columns} of its row cannot be read: no new agents come, those that are there stay as they are",
+        "set its labels again; its hardware is read off the machine once it answers",
+    )
 
 
 def _with_since(

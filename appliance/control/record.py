@@ -45,8 +45,7 @@ def _write_created(created: list[Agent]) -> None:
     nodes = {agent.node_id for agent in created}
     gone = set(Node.objects.filter(pk__in=nodes, retired_at__isnull=False).values_list("pk", flat=True))
     created[:] = [agent for agent in created if agent.node_id not in gone]
-    for agent in created:
-        agent.save(force_insert=True)
+    Agent.objects.bulk_create(created)
 
 
 def worth_a_row(plan: DeploymentPlan, kind_before: str) -> bool:
@@ -120,6 +119,8 @@ def _write_deployment(plan: DeploymentPlan, was: DeploymentFacts) -> None:
         changes["would"] = plan.would
     if plan.desired_rps != was.desired_rps:
         changes["desired_rps"] = plan.desired_rps
+    if plan.lacking_since != was.lacking_since:
+        changes["lacking_since"] = plan.lacking_since
     if plan.moves != was.moves:
         changes["moves"] = list(plan.moves)
     if plan.desired != plan.before or plan.kind != was.reason_kind or plan.would != was.would:

@@ -73,7 +73,7 @@ class Renewals:
             if taken == AT_ONCE:
                 break
             hands = hands_of(agent.node.name)
-            if hands is not None:
+            if hands is not None and not agent.damage:  # one that is damaged stays as it is
                 taken += self._take_further(agent, hands, served, now, changes)
         if changes:
             self._keep(changes)

@@ -11,6 +11,7 @@ from typing import Any, Self
 from appliance.kept_rows import KeptRows
 from appliance.models import Agent, Deployment, Node, Revision, RouteState
 from appliance.models.agents import uses_engine_threads
+from appliance.models.json_columns import Damaged
 from appliance.models.nodes import LOCAL_NODE
 from appliance.models.routes import new_epoch
 from appliance.policies.fleet import AgentFacts, DeploymentFacts
@@ -26,7 +27,8 @@ from appliance.policies.profiles import (
     share_of_box,
 )
 from appliance.policies.scaling import ScalingPolicy, state_from_json
-from appliance.profiles import engine_of, engine_version
+from appliance.policies.shapes import LIMIT, STRETCHED, Reach, limited, reach_of, shape_of
+from appliance.profiles import engine_of, engine_version, shaped_profiles
 from appliance.scaling_settings import is_dry_run, wanted_policy
 
 _TIMES = frozenset(
@@ -87,13 +89,18 @@ def deployment_facts(
 
     `kinds` names the nodes of each kind of box, `on` the node of each agent that is to serve.
     """
-    profiles = {} if row.revision is None else _profiles_on(kinds, row.revision, known)
+    whole = {} if row.revision is None else _profiles_on(kinds, row.revision, known)
+    wanted = wanted_policy(row)
+    profiles = _limited(whole, wanted.threads)
     model = row.revision.model if row.revision is not None else row.model
     return DeploymentFacts(
         name=row.name,
         revision=row.revision.pk if row.revision is not None else None,
         model_bytes=model.size_bytes,
-        policy=policy_of(row, _of_agents(profiles, on) or (default_profile(_local_cores(kinds)),)),
+        policy=policy_of(
+            row,
+            _of_agents(profiles, on) or (limited(default_profile(_local_cores(kinds)), wanted.threads),),
+        ),
         desired=row.desired,
         deadline_s=row.deadline_s,
         paused=row.paused,
@@ -109,7 +116,30 @@ def deployment_facts(
         placement=rules_from_json(row.placement),
         desired_rps=row.desired_rps,
         moves=tuple(float(at) for at in row.moves),
+        reach=_reaches(whole, wanted),
+        lacking_since=row.lacking_since,
     )
+
+
+def _limited(profiles: Mapping[str, Profile], threads: int | None) -> Mapping[str, Profile]:
+    """What agents start with that are not to use all of a box."""
+    if threads is None:
+        return profiles
+    return {name: limited(one, threads) for name, one in profiles.items()}
+
+
+def _reaches(profiles: Mapping[str, Profile], wanted: ScalingPolicy) -> dict[str, Reach]:
+    """What its agents may be, by node; nodes of a kind share theirs."""
+    by_profile: dict[int, Reach] = {}
+    found = {}
+    for name, profile in profiles.items():
+        reach = by_profile.get(id(profile))
+        if reach is None:
+            reach = by_profile[id(profile)] = reach_of(
+                profile, threads=wanted.threads, max_threads=wanted.max_threads, max_batch=wanted.max_batch
+            )
+        found[name] = reach
+    return found
 
 
 def _of_agents(profiles: Mapping[str, Profile], on: Sequence[str]) -> Sequence[Profile]:
@@ -160,6 +190,8 @@ class _AgentRow:
             created_at=row.created_at.timestamp(),
             threads=row.engine_threads,
             model_bytes=row.revision.model.size_bytes,
+            damage=row.damage,
+            **_shape_of(row),
             **{name: _fact(name, getattr(row, name)) for name in _KEPT},
         )
         engine = engine_of(row.revision.model.manifest)
@@ -180,11 +212,10 @@ class AgentRows:
     def __init__(self) -> None:
         agents = Agent.objects.select_related("deployment", "revision__model", "node")
         columns = [field.attname for field in Agent._meta.concrete_fields]  # noqa: SLF001 - Django's documented way to them
-        self._agents = KeptRows(
-            agents.order_by("created_at", "id"),
-            [*columns, "deployment__name", "node__name", "revision__digest", "revision__model__digest"],
-            _AgentRow.of,
-        )
+        columns += ["deployment__name", "node__name", "revision__digest", "revision__model__digest"]
+        # What more there is of deployments and nodes is most of the work of reading all agents anew.
+        needed = agents.only(*columns, "revision__model__manifest")
+        self._agents = KeptRows(needed.order_by("created_at", "id"), columns, _AgentRow.of)
         self._boxes = KeptRows(Node.objects.order_by(), ["hardware"], _box)
 
     def read(self, known: Mapping[ProfileKey, Profile]) -> tuple[AgentFacts, ...]:
@@ -208,6 +239,18 @@ class AgentRows:
         return tuple(facts)
 
 
+def _shape_of(row: Agent) -> dict[str, Any]:
+    """What its profile says of its shape; nothing where that cannot be read."""
+    if isinstance(row.profile, Damaged):
+        return {}
+    try:
+        shape = shape_of(row.profile)
+    except (KeyError, TypeError, ValueError):
+        return {}
+    stretched = bool(row.profile.get(STRETCHED))
+    return {"shape": shape, "limit": row.profile.get(LIMIT), "stretched": stretched}
+
+
 def _box(node: Node) -> tuple[int, Box]:
     return node.pk, box_of(node.hardware)
 
@@ -224,6 +267,9 @@ def write_agents(before: Iterable[AgentFacts], after: Iterable[AgentFacts], gene
     Agents that begin to drain are given `generation`, which takes them out of service.
     """
     known = {agent.id: agent for agent in before}
+    after = tuple(after)
+    changed = [one for one in after if one is not known[one.id] and _said(one) != _said(known[one.id])]
+    shaped = shaped_profiles(changed)
     for agent in after:
         was = known[agent.id]
         if agent == was and agent.wanted not in ("draining", "resting"):
@@ -235,8 +281,15 @@ def write_agents(before: Iterable[AgentFacts], after: Iterable[AgentFacts], gene
         }
         if agent.wanted in ("draining", "resting", "parked") and agent.draining_generation is None:
             changes["draining_generation"] = generation
+        if agent.id in shaped:
+            changes["profile"] = shaped[agent.id]
         if changes:
             Agent.objects.filter(pk=agent.id, wanted=was.wanted).update(**changes)
+
+
+def _said(agent: AgentFacts) -> tuple[object, ...]:
+    """What its profile says beside its speed."""
+    return agent.shape, agent.limit, agent.stretched
 
 
 def to_time(seconds: float | None) -> dt.datetime | None:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -15,7 +16,7 @@ from appliance.control.ask import Asker, fetch_load
 from appliance.control.calibration import Calibrations
 from appliance.control.enrolments import Crew
 from appliance.control.gateway_board import GatewayBoard, Listeners
-from appliance.control.hands import Hands, Lane
+from appliance.control.hands import Hands, Lane, describe
 from appliance.control.history import Usage
 from appliance.control.lanes import Lanes
 from appliance.control.levels import LevelOrders, tell_agent
@@ -26,7 +27,8 @@ from appliance.control.node_views import NodeViews
 from appliance.control.release_shelf import ReleaseShelf
 from appliance.control.remote_hands import RemoteHands
 from appliance.control.renewal import Renewals, keep_client_certificates
-from appliance.control.tick import Loop, Outside, describe
+from appliance.control.shape_orders import ShapeOrders, tell_shape
+from appliance.control.tick import Loop, Outside
 from appliance.environment import Environment
 from appliance.ssh_identity import ensure_identity
 from provisioning import local
@@ -36,9 +38,25 @@ from provisioning.power import open_switch, why_unusable
 #: A tick that did not run for so long was lost: the watchdog asks for one.
 LATE_S = 3.0
 _WATCH_EVERY_S = 0.5
+_REST = 4.0
 
 log = logging.getLogger(__name__)
 _current: "Runtime | None" = None
+
+
+class Share:
+    """Ticks that queues ask for take a fifth of the time at most: none begins until four times as long."""
+
+    def __init__(self) -> None:
+        self._next_at = float("-inf")
+
+    def ran(self, began: float, ended: float) -> None:
+        """A tick took this long."""
+        self._next_at = ended + _REST * (ended - began)
+
+    def allows(self, now: float) -> bool:
+        """Whether one more may run now."""
+        return now >= self._next_at
 
 
 class Runtime:
@@ -53,7 +71,10 @@ class Runtime:
     ) -> None:
         self._poke = poke
         self._board = GatewayBoard()
-        self._listeners = Listeners(environment.run_dir, self._board, lambda: poke("want"))
+        self.share = Share()
+        self._listeners = Listeners(
+            environment.run_dir, self._board, lambda: poke("want"), on_queue=self._look_soon
+        )
         self._environment = environment
         self._lane = Lane(local.__name__.rpartition(".")[2])
         self._lanes = Lanes(ensure_identity(environment))
@@ -61,6 +82,7 @@ class Runtime:
         control = client_files(environment, "control")
         self._asker = Asker(lambda host, port: fetch_load(host, port, control))
         self._levels = LevelOrders(lambda path, host, port: tell_agent(path, host, port, control))
+        self._shapes = ShapeOrders(partial(tell_shape, files=control))
         self._stop = threading.Event()
         authority = ensure_authority(environment)
         here = Hands(
@@ -84,6 +106,7 @@ class Runtime:
                 ),
                 asker=self._asker,
                 levels=self._levels,
+                shapes=self._shapes,
                 power=PowerOffice(
                     partial(open_switch, programs=environment.power_dir),
                     partial(why_unusable, programs=environment.power_dir),
@@ -118,12 +141,18 @@ class Runtime:
         """Give the lease back, once no tick runs any more."""
         self._asker.close()
         self._levels.close()
+        self._shapes.close()
         self._lane.close()
         self._lanes.close()
         try:
             lease.release(self.loop.owner)
         except DatabaseError:
             log.warning("the lease could not be given back: it runs out by itself", exc_info=True)
+
+    def _look_soon(self) -> None:
+        """A queue builds up: look before the second is over, where that costs little."""
+        if self.share.allows(time.monotonic()):
+            self._poke("want")
 
     def _watch(self) -> None:
         """Must outlive whatever fails: after it, nobody would ask for a tick that was lost."""
@@ -149,8 +178,10 @@ def tick(trigger: str) -> None:
     """One pass of this process' loop. Does nothing in a process that has none."""
     if _current is None:
         return
+    began = time.monotonic()
     try:
-        _current.loop.tick(trigger)
+        if _current.loop.tick(trigger) is not None:
+            _current.share.ran(began, time.monotonic())
     except lease.LostLease as lost:
         log.warning("tick given up: %s", lost)
 

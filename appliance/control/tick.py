@@ -4,6 +4,7 @@ import datetime as dt
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from appliance.control import lease
 from appliance.control.ask import Asker
 from appliance.control.calibration import Calibrations
 from appliance.control.gateway_board import GatewayBoard
-from appliance.control.hands import NODE_ERRORS, AgentSpec, NodeHands
+from appliance.control.hands import NODE_ERRORS, NodeHands, describe
 from appliance.control.history import Recorder, Usage
 from appliance.control.imports import due_imports
 from appliance.control.inputs import InputLog, prune_inputs
@@ -25,15 +26,17 @@ from appliance.control.levels import LevelOrders
 from appliance.control.node_orders import NodeOffice
 from appliance.control.node_power import PowerOffice
 from appliance.control.node_views import LOCAL_HOST, NodeView, NodeViews, node_facts
+from appliance.control.orders import give_orders
 from appliance.control.record import prune_all_decisions, prune_decisions, record
 from appliance.control.renewal import Renewals
 from appliance.control.rows import AgentRows, read_deployments, read_epoch
+from appliance.control.shape_orders import ShapeOrders
 from appliance.models import Agent, Decision, Revision, RouteState
 from appliance.models.agents import new_agent_id
-from appliance.policies.actions import Create, EndOrphan, Forget, Park, Plan, Resume, Start, Stop
+from appliance.policies.actions import Create, EndOrphan, Forget, Plan, Start, Stop
 from appliance.policies.fleet import AgentFacts, Exit, FleetSnapshot
 from appliance.policies.node_care import NodeOrders, NodeStep, plan_care
-from appliance.policies.profiles import is_same_shape
+from appliance.policies.profiles import Profile, ProfileKey, is_same_shape
 from appliance.policies.reconcile import plan
 from appliance.policies.snapshot import Generation
 from appliance.profiles import read_profiles, starting_profile
@@ -42,6 +45,8 @@ from provisioning.certificates import valid_until
 
 _HOUSEKEEPING_EVERY_S = 60.0
 _PRUNE_EVERY_S = 600.0
+#: What asks for a tick without anything new to see.
+_OF_THE_CLOCK = frozenset({"tick", "watchdog"})
 #: How often certificates are looked at while none is being renewed.
 _RENEW_EVERY_S = 5.0
 
@@ -62,6 +67,7 @@ class Outside:
     calibrations: Calibrations
     asker: Asker
     levels: LevelOrders
+    shapes: ShapeOrders
     routes_file: Path
     read_usage: Callable[[], Usage | None]
     enqueue_import: Callable[[int], object]
@@ -80,6 +86,9 @@ class _Pass:
     decided: Plan
     care: Sequence[NodeStep]
     created: list[Agent] = field(default_factory=list)
+    revisions: dict[int, Revision] = field(default_factory=dict)
+    known: dict[ProfileKey, Profile] = field(default_factory=dict)
+    ports: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
 
 class Loop:
@@ -101,8 +110,11 @@ class Loop:
     def tick(self, trigger: str, now: float | None = None) -> Plan | None:
         """Run one pass; None where another process has the lease, or one waits that will see all this.
 
-        Raises LostLease where it was taken over meanwhile: then nothing more was written.
+        The clock's ticks never wait for one that runs, which asks for the next: else long ones would come in
+        pairs. Raises LostLease where it was taken over meanwhile: then nothing more was written.
         """
+        if trigger in _OF_THE_CLOCK and self._turn.locked():
+            return None
         if not self._next.acquire(blocking=False):
             return None
         with self._turn:
@@ -154,10 +166,13 @@ class Loop:
             heard_since=view.heard_since,
             held=view.held,
             running=running,
-            in_hand=self._outside.calibrations.in_hand().union(*(one.in_hand() for one in hands)),
+            in_hand=self._outside.calibrations.in_hand().union(
+                self._outside.shapes.in_hand(), *(one.in_hand() for one in hands)
+            ),
             failures={agent: why for one in hands for agent, why in one.take_failures().items()},
             exits=self._exits(agents, running),
             busy=self._outside.asker.answers(now),
+            unshapable=self._outside.shapes.failures(),
         )
         self._ask_leaving(snapshot)
         return snapshot
@@ -195,13 +210,27 @@ class Loop:
 
     def _prepare(self, this: _Pass) -> None:
         """Before the rows are written: files of new agents come, of forgotten ones go."""
+        new = {action.revision for action in this.decided.actions if isinstance(action, Create)}
+        if new:  # what new agents are made from is read once
+            this.revisions.update(Revision.objects.select_related("deployment", "model").in_bulk(new))
+            this.known.update(read_profiles())
+            for host, port in Agent.objects.values_list("host", "port").iterator():
+                this.ports[host].add(port)
         for action in this.decided.actions:
             if isinstance(action, Create):
-                agent = _try(self._install_new, action, this)
+                agent = self._try_new(action, this)
                 if agent is not None:
                     this.created.append(agent)
             elif isinstance(action, Forget):
                 _try(self._hands(action.node).forget, action.agent)
+
+    def _try_new(self, action: Create, this: _Pass) -> Agent | None:
+        """What is wrong with one deployment must not end the tick of all."""
+        try:
+            return _try(self._install_new, action, this)
+        except Exception:
+            log.exception("an agent of %s could not be made", action.deployment)
+            return None
 
     def _hands(self, node: str) -> NodeHands:
         """Raises OSError where the node cannot be acted on at all."""
@@ -211,7 +240,7 @@ class Loop:
         return hands
 
     def _install_new(self, action: Create, this: _Pass) -> Agent:
-        revision = Revision.objects.select_related("deployment", "model").get(pk=action.revision)
+        revision = this.revisions[action.revision]
         node = next(view.row for view in this.views if view.name == action.node)
         now = dt.datetime.fromtimestamp(this.now, dt.UTC)
         agent = Agent(
@@ -220,12 +249,14 @@ class Loop:
             revision=revision,
             node=node,
             host=LOCAL_HOST if node.is_local else node.address,
-            profile=starting_profile(node, revision),
+            profile=starting_profile(node, revision, this.known),
             release_sha256=node.release_sha256,
             started_at=now,
             unready_at=now if node.is_local else None,
         )
-        agent.port = self._new_port(agent, this.created)
+        taken = this.ports[agent.host]
+        agent.port = self._hands(node.name).new_port(agent.host, frozenset(taken))
+        taken.add(agent.port)
         self._install(agent, this.now)
         return agent
 
@@ -236,10 +267,9 @@ class Loop:
         agent.certificate_expires_at = valid_until(issued.certificate_pem)
         agent.release_sha256 = agent.node.release_sha256
 
-    def _new_port(self, agent: Agent, created: Sequence[Agent] = ()) -> int:
+    def _new_port(self, agent: Agent) -> int:
         """A port that no agent of that host has."""
-        others = set(Agent.objects.filter(host=agent.host).values_list("port", flat=True))
-        others.update(one.port for one in created if one.host == agent.host)
+        others = Agent.objects.filter(host=agent.host).values_list("port", flat=True)
         return self._hands(agent.node.name).new_port(agent.host, frozenset(others))
 
     def _act(self, this: _Pass) -> None:
@@ -253,7 +283,7 @@ class Loop:
             elif isinstance(action, Stop | EndOrphan):
                 kill = isinstance(action, Stop) and action.kill
                 _try(self._stop, action.node, action.agent, kill=kill)
-        self._order_levels(this.decided)
+        give_orders(this.decided.actions, self._outside.levels, self._outside.shapes)
         self._outside.office.act(this.care, this.views)
         learned = {agent: changes for agent, changes in learned.items() if changes}
         if not learned:
@@ -264,14 +294,6 @@ class Loop:
                 Agent.objects.filter(pk=agent_id).update(**changes)
             if any("certificates" in changes for changes in learned.values()):
                 touch_routes()
-
-    def _order_levels(self, decided: Plan) -> None:
-        """Have agents park and resume: no node is needed for that."""
-        parks = [action.agent for action in decided.actions if isinstance(action, Park)]
-        resumes = [action.agent for action in decided.actions if isinstance(action, Resume)]
-        for agents, order in ((parks, self._outside.levels.park), (resumes, self._outside.levels.resume)):
-            if agents:
-                order(Agent.objects.filter(pk__in=agents).values_list("id", "host", "port"))
 
     def _stop(self, node: str, agent: str, *, kill: bool) -> None:
         self._hands(node).stop(agent, kill=kill)
@@ -299,7 +321,7 @@ class Loop:
             lasts = ends is not None and ends - at > RENEW_WITH_LEFT
             hands = self._hands(action.node)
             profile = starting_profile(agent.node, agent.revision)
-            reshaped = not is_same_shape(profile, agent.profile)
+            reshaped = bool(agent.damage) or not is_same_shape(profile, agent.profile)
             if (
                 action.new_port
                 or reshaped
@@ -311,6 +333,9 @@ class Loop:
                     changes[name] = getattr(agent, name)
         except NODE_ERRORS as error:
             return {"error": f"it could not be installed: {error}"}
+        except Exception as error:  # it must not end the tick of all
+            log.exception("agent %s could not be installed", action.agent)
+            return {"error": f"it could not be installed: {type(error).__name__}: {error}"[:500]}
         return changes | self._start(action.node, agent.id)
 
     # Afterwards: what no decision waits for.
@@ -362,23 +387,6 @@ class Loop:
         state = RouteState.objects.first()
         if state is None or self._routes_seen[1] != Generation(state.epoch, state.number):
             write_routes()
-
-
-def describe(agent: Agent) -> AgentSpec:
-    """What an agent's files are made from. Its deployment, revision and model must be loaded."""
-    model = agent.revision.model
-    return AgentSpec(
-        id=agent.id,
-        deployment=agent.deployment.name,
-        revision=str(agent.revision),
-        task=model.task,
-        digest=agent.revision.digest,
-        host=agent.host,
-        port=agent.port,
-        profile=agent.profile,
-        engine=str(model.manifest.get("engine") or "ctranslate2"),
-        settings=agent.revision.settings,
-    )
 
 
 def _try(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T | None:

@@ -68,13 +68,15 @@ class Call:
     tokens) where it waits. With a `cache_key` it may get another's answer; its own is kept
     where `keep_answer`. It was `adopted` where it got another's place at an agent. With a `session`
     it goes to that session's agent. It is `hedged` once it has had a `second` attempt, and takes
-    `borrowed` places of the budget for retries. Times are monotonic seconds.
+    `borrowed` places of the budget for retries. It has `begun` once its first token is there. Times are
+    monotonic seconds.
     """
 
     __slots__ = (
         "accepted_at",
         "adopted",
         "avoid",
+        "begun",
         "body",
         "borrowed",
         "breaks",
@@ -134,7 +136,16 @@ class Call:
         self.avoid: frozenset[AgentSlots] | None = None
         self.second: Second | None = None
         self.breaks = self.error_retries = self.borrowed = 0
-        self.was_sent = self.adopted = self.hedged = self.done = False
+        self.was_sent = self.adopted = self.hedged = self.begun = self.done = False
+
+    def begin_answer(self, now: float) -> None:
+        """The first token of an agent's answer is there: counted once, whatever comes after it.
+
+        An answer that is sent whole begins with its end; one that is streamed, with its first piece.
+        """
+        if not self.begun:
+            self.begun = True
+            self.deployment.stats.first_token.observe(now - self.accepted_at)
 
 
 class Flight:
@@ -164,6 +175,8 @@ class Deployment:
     cache: AnswerCache[Served]
     flights: dict[bytes, Flight] = field(default_factory=dict)
     held_told_at: float = float("-inf")
+    queue_told: int = 0
+    resumed_at: float = float("-inf")
     gone: bool = False
     room: bool = False
     look_again: asyncio.TimerHandle | None = None

@@ -108,6 +108,8 @@ class Dispatcher:
             deployment.drain.tick(now, slots, waiting=bool(queue))
             if queue and not targets:
                 self._holding.hold(deployment, now)
+            elif targets:
+                self._holding.note_queue(deployment, now)
 
     def watch(self, now: float, paused_s: float) -> None:
         """Look whether agents are well; to be called each `WATCH_S`, this time later by `paused_s`."""
@@ -216,6 +218,7 @@ class Dispatcher:
             stats = call.deployment.stats
             stats.executed += 1
             stats.service_s += now - call.sent_at
+            call.begin_answer(now)
         slots.answered += 1
         self._stats.attempts["answered"] += 1
         if slots.on_trial:

@@ -51,6 +51,7 @@ def report_deployment(deployment: Deployment, now: float) -> DeploymentReport:
         cache_bytes=deployment.cache.held_bytes,
         executed=stats.executed,
         service_s=stats.service_s,
+        first_token=stats.first_token.to_histogram(),
     )
 
 
@@ -145,6 +146,10 @@ class GatewayCollector(Collector):
         )  # fmt: skip
         yield self._cache(total)
         yield _histogram("millwright_request_duration_seconds", "From accepted to ended", total.duration)
+        yield _histogram(
+            "millwright_time_to_first_token_seconds", "From accepted to the first token of an agent's answer",
+            total.first_token,
+        )  # fmt: skip
         yield _histogram("millwright_queue_wait_seconds", "From accepted to first sent", total.queue_wait)
         yield self._agents()
 

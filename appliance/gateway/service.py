@@ -18,7 +18,7 @@ from appliance.gateway.metrics import Scrape, report_agent, report_deployment
 from appliance.gateway.routes import RouteFile, RoutingTable, watch_routes
 from appliance.gateway.stats import GatewayStats
 from appliance.gateway.watch import WATCH_S
-from appliance.policies.report import GatewayReport, GenerationEvent
+from appliance.policies.report import GatewayReport, GenerationEvent, WantEvent
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Gateway:
         self.stats = GatewayStats()
         self.fleet = Fleet(self.stats)
         self.inner = InnerListener(self.report)
-        self.dispatcher = Dispatcher(name, self.fleet, self.stats, self.inner.send_event)
+        self.dispatcher = Dispatcher(name, self.fleet, self.stats, self._want)
         self.keyring = Keyring()
         self.memory = MemoryBudget(self.limits.max_memory_bytes)
         self.guard = ConnectionGuard(self.limits.connections)
@@ -105,6 +105,11 @@ class Gateway:
             deployments=tuple(report_deployment(d, now) for d in self.fleet.deployments.values()),
             agents=tuple(report_agent(agent, now) for agent in self.fleet.agents.values()),
         )
+
+    def _want(self, event: WantEvent) -> None:
+        if event.reason == "queued":  # how many agents that asks for is decided by what is so now
+            self.inner.send_report()
+        self.inner.send_event(event)
 
     def _apply(self, table: RoutingTable) -> None:
         self.keyring.replace(table.keys, monotonic())

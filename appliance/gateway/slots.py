@@ -46,6 +46,7 @@ class AgentSlots:
         "listed",
         "load",
         "measured_at",
+        "mute",
         "on_trial",
         "per_work_s",
         "pool",
@@ -71,6 +72,7 @@ class AgentSlots:
         self.heard_at = self.measured_at = 0.0
         self.resumed = False
         self.resume_sent_at: float | None = None
+        self.mute = False
         self.pool: Pool | None = None
         self.listed = False
         self.service = ServiceTime()
@@ -97,7 +99,7 @@ class AgentSlots:
         """It told its load: whatever it refused before is forgotten. True where its state is another."""
         changed = self.state is not load.state
         if changed and load.state in (AgentState.READY, AgentState.PARKED):
-            self.resume_sent_at = None  # the resume has worked, or has come to nothing
+            self.resume_sent_at, self.mute = None, False  # the resume has worked, or has come to nothing
             if load.state is AgentState.PARKED:
                 self.resumed = False
         if load.state is not AgentState.READY or (self.state is None and load.answered_total == 0):
@@ -113,6 +115,13 @@ class AgentSlots:
         self._show_speed()
         self.reopen()
         return changed
+
+    def look_resumed(self, since_s: float, mute_after_s: float, patience_s: float) -> None:
+        """Told to resume so long ago, a mute one is parked still; after the patience it is told again."""
+        if since_s > patience_s:
+            self.resume_sent_at, self.mute = None, False
+        elif since_s > mute_after_s and self.state is AgentState.PARKED:
+            self.mute, self.resumed = True, False
 
     def take_beat(self, beat: Beat, now: float) -> None:
         """It told the little that changes fast."""
@@ -205,7 +214,7 @@ class AgentSlots:
     def lost(self) -> None:
         """Its link broke: nothing is known of it."""
         self.state, self.load, self.beat = None, None, None
-        self.resume_sent_at, self.resumed = None, False
+        self.resume_sent_at, self.mute, self.resumed = None, False, False
         self.reopen()
 
     @property

@@ -66,6 +66,7 @@ class DeploymentStats:
         "duration",
         "executed",
         "failed",
+        "first_token",
         "in_flight",
         "prompt_tokens",
         "queue_wait",
@@ -81,6 +82,7 @@ class DeploymentStats:
         self.cache = dict.fromkeys(CACHE_RESULTS, 0)
         self.duration = Durations()
         self.queue_wait = Durations()
+        self.first_token = Durations()
         self._concurrency_s = 0.0
         self._changed_at = now
 
@@ -118,6 +120,7 @@ class DeploymentStats:
             self.cache[result] += count
         self.duration.add(other.duration)
         self.queue_wait.add(other.queue_wait)
+        self.first_token.add(other.first_token)
 
 
 class GatewayStats:

@@ -133,15 +133,15 @@ class Pool:
     def find_resumable(self, max_warm: int) -> AgentSlots | None:
         """A parked agent that may be woken without more than `max_warm` being warm, or None.
 
-        None also while one that was woken has not said yet what became of it. All gateways, and the control
-        loop, choose the same.
+        None also while one that was woken has not said yet what became of it, unless it is mute. All
+        gateways, and the control loop, choose the same.
         """
-        if any(agent.resume_sent_at is not None for agent in self.agents):
+        if any(agent.resume_sent_at is not None and not agent.mute for agent in self.agents):
             return None
         parked = [
             agent
             for agent in self.agents
-            if agent.state is AgentState.PARKED and agent.route.wanted != "draining"
+            if agent.state is AgentState.PARKED and not agent.mute and agent.route.wanted != "draining"
         ]
         for agent in sorted(parked, key=lambda agent: (agent.route.wanted != "warm", agent.route.id)):
             others = sum(1 for other in self.agents if other is not agent and _counts_warm(other))
@@ -163,4 +163,5 @@ def _counts_warm(agent: AgentSlots) -> bool:
     """Whether an agent is warm, or is about to be as soon as it is back."""
     if agent.route.wanted == "draining":
         return False
-    return agent.route.wanted == "warm" or agent.state in (AgentState.READY, AgentState.LOADING)
+    loads = agent.mute or agent.state in (AgentState.READY, AgentState.LOADING)
+    return agent.route.wanted == "warm" or loads

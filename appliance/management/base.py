@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ GATEWAYS_TIMEOUT_S = 5.0
 WORKER_TIMEOUT_S = 1.5
 
 
-class ApplianceCommand(BaseCommand):
+class ApplianceCommand(BaseCommand, ABC):
     """A command that calls a verb. Subclasses write `run`, and set `help` with an example in it.
 
     Exit codes: 0 done, 1 failed with one line that says why, 2 bad arguments.
@@ -72,9 +73,9 @@ class ApplianceCommand(BaseCommand):
         except OSError as error:
             raise CommandError(f"{error.strerror or error}: {error.filename or 'no file'}") from None
 
+    @abstractmethod
     def run(self, **options: Any) -> None:
         """Do what the command is for."""
-        raise NotImplementedError
 
     def print_json(self, document: object) -> None:
         """One JSON document on stdout."""

@@ -1,5 +1,6 @@
 """What the commands on enrolled nodes share: a name, waiting with progress, and what is printed."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from appliance.management.base import ApplianceCommand, poke_worker
 from appliance.management.node_progress import ProgressLines
+from appliance.models import Node
 from appliance.node_waiting import NotDoneError, Tell
 
 
@@ -42,3 +44,34 @@ class NodeCommand(ApplianceCommand):
             self.print_json(document)
         else:
             self.stdout.write(line)
+
+
+class OrderCommand(NodeCommand):
+    """An order to one node. Subclasses say how it is given, how waited for, and how it stands then."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        self.add_name(parser)
+        self.add_waiting(parser)
+
+    @abstractmethod
+    def order(self, name: str, **options: Any) -> Node:
+        """Write the order down. `options` are those of the command."""
+
+    @abstractmethod
+    def wait(self, name: str, timeout_s: float, tell: Tell) -> None:
+        """Until it is carried out. Raises NotDoneError."""
+
+    @abstractmethod
+    def answer(self, node: Node) -> tuple[dict[str, Any], str]:
+        """The document, and the line for people, on the node as it is by now."""
+
+    def run(self, **options: Any) -> None:
+        waits = not options["no_wait"]
+        if waits:
+            self.require_worker()
+        node = self.order(**options)
+        self.poke()
+        if waits:
+            self.wait_for(lambda tell: self.wait(node.name, options["timeout"], tell))
+        node.refresh_from_db()
+        self.told(options, *self.answer(node))

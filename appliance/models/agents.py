@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from django.db import models
 
 from appliance.models.deployments import Deployment, Revision
+from appliance.models.json_columns import CheckedJSONField, Damaged, damage, is_profile, is_texts
 from appliance.models.nodes import Node
 from appliance.policies.profiles import share_of_box
 
@@ -44,10 +45,13 @@ class Agent(models.Model):
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="agents")
     host = models.CharField(max_length=255)
     port = models.PositiveIntegerField()
-    profile = models.JSONField(default=dict)
-    certificates = models.JSONField(
-        default=list, help_text="SHA-256 (DER) of those it may show: the present one, then ones on their way."
+    profile = CheckedJSONField(
+        default=dict, accepts=is_profile, instead={"workers": 1, "threads": 1, "batch_size": 1}
     )
+    certificates = CheckedJSONField(
+        default=list, accepts=is_texts,
+        help_text="SHA-256 (DER) of those it may show: the present one, then ones on their way.",
+    )  # fmt: skip
     certificate_expires_at = models.DateTimeField(
         null=True, blank=True, help_text="When the present certificate ends."
     )
@@ -88,6 +92,11 @@ class Agent(models.Model):
         return self.id
 
     @property
+    def damage(self) -> str:
+        """Names of what cannot be read of its row, '' where all can."""
+        return damage(self)
+
+    @property
     def certificate_sha256(self) -> str:
         """SHA-256 (DER) of its present certificate, '' before it has one."""
         return str(self.certificates[0]) if self.certificates else ""
@@ -99,7 +108,9 @@ class Agent(models.Model):
 
     @property
     def engine_threads(self) -> int:
-        """Threads that compute, over all its workers."""
+        """Threads that compute, over all its workers; where its profile is damaged, as by default."""
+        if isinstance(self.profile, Damaged):
+            return self.node.cores
         return int(self.profile.get("workers") or 1) * int(self.profile.get("threads") or 1)
 
     @property

@@ -68,6 +68,11 @@ class Deployment(models.Model):
     moves = models.JSONField(
         default=list, blank=True, help_text="When agents of it were moved lately (Unix seconds)."
     )
+    lacking_since = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="Since when load asks for agents that cannot be added (Unix seconds).",
+    )
     scaling_state = models.JSONField(default=dict, blank=True)
     reason = models.TextField(blank=True, default="", help_text="Why `desired` is what it is.")
     reason_kind = models.CharField(max_length=32, blank=True, default="")

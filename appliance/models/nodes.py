@@ -3,6 +3,7 @@
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
+from appliance.models.json_columns import CheckedJSONField, damage, is_dicts, is_hardware, is_labels
 from appliance.models.names import validate_name
 
 LOCAL_NODE = "local"
@@ -74,7 +75,7 @@ class Node(models.Model):
     calibration_error = models.CharField(
         max_length=500, blank=True, default="", help_text="Why the last ordered measurement came to nothing."
     )
-    labels = models.JSONField(default=dict, blank=True)
+    labels = CheckedJSONField(default=dict, blank=True, accepts=is_labels)
     region = models.CharField(max_length=63, blank=True, default="")
     cost_per_hour = models.DecimalField(
         max_digits=10, decimal_places=4, null=True, blank=True, validators=[MinValueValidator(0)]
@@ -95,8 +96,8 @@ class Node(models.Model):
     )
     idle_since = models.DateTimeField(null=True, blank=True, help_text="Since when nothing is on it.")
     awake_since = models.DateTimeField(null=True, blank=True, help_text="When it was last woken.")
-    hardware = models.JSONField(
-        default=dict, help_text="What was read off the machine: cores, RAM, CPU model."
+    hardware = CheckedJSONField(
+        default=dict, help_text="What was read off the machine: cores, RAM, CPU model.", accepts=is_hardware
     )
     steward_sha256 = models.CharField(max_length=64, blank=True, default="")
     release_sha256 = models.CharField(
@@ -106,9 +107,10 @@ class Node(models.Model):
         max_length=64, blank=True, default="", help_text="What an upgrade brings."
     )
     boot_id = models.CharField(max_length=64, blank=True, default="")
-    problems = models.JSONField(
-        default=list, blank=True, help_text="What is wrong now: code, message, remedy, since (Unix seconds)."
-    )
+    problems = CheckedJSONField(
+        default=list, blank=True, help_text="What is wrong now: code, message, remedy, since (Unix seconds).",
+        accepts=is_dicts,
+    )  # fmt: skip
     seen_at = models.DateTimeField(null=True, blank=True, help_text="When it was last observed.")
     enrolled_at = models.DateTimeField(null=True, blank=True)
     retired_at = models.DateTimeField(null=True, blank=True)
@@ -124,6 +126,11 @@ class Node(models.Model):
     def is_local(self) -> bool:
         """Whether it is the appliance's own machine."""
         return self.name == LOCAL_NODE
+
+    @property
+    def damage(self) -> str:
+        """Names of what cannot be read of its row, '' where all can."""
+        return damage(self)
 
     @property
     def cores(self) -> int:

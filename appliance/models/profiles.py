@@ -31,6 +31,10 @@ class Profile(models.Model):
     default_rps = models.FloatField(
         default=0.0, help_text="The same with the default profile; 0: not measured."
     )
+    full_batch_size = models.PositiveIntegerField(
+        default=0, help_text="The batch that does most, whatever the latency budget; 0: not known."
+    )
+    full_rps = models.FloatField(default=0.0, help_text="What it does with that; 0: not known.")
     tokens_per_s = models.FloatField()
     fixed_s = models.FloatField()
     per_token_s = models.FloatField()

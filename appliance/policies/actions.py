@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from appliance.policies.fleet import AgentFacts
 from appliance.policies.scaling import Decision, Load, ScalingPolicy, ScalingState
+from appliance.policies.shapes import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,15 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
+class Reshape:
+    """Tell an agent to be of another shape, without a new process."""
+
+    agent: str
+    node: str
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
 class EndOrphan:
     """End a process that no row knows."""
 
@@ -72,7 +82,7 @@ class Remove:
     deployment: str
 
 
-Action = Create | Start | Stop | Park | Resume | Forget | EndOrphan | Remove
+Action = Create | Start | Stop | Park | Resume | Reshape | Forget | EndOrphan | Remove
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +99,8 @@ class Asked:
 class DeploymentPlan:
     """What was decided for a deployment. `did` says in words what is done now, for the Decision row.
 
-    In a dry run `would` is the number that would be wanted by the load, else it is None. `desired_rps` and
-    `moves` are what `DeploymentFacts` says of the next tick.
+    In a dry run `would` is the number that would be wanted by the load, else it is None. `desired_rps`,
+    `moves` and `lacking_since` are what `DeploymentFacts` says of the next tick.
     """
 
     name: str
@@ -110,6 +120,7 @@ class DeploymentPlan:
     would: int | None = None
     desired_rps: float | None = None
     moves: tuple[float, ...] = ()
+    lacking_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,12 +46,14 @@ class Capacity:
         return grown
 
     def alone(self, node: str) -> float:
-        """What one agent does that has that node for itself."""
+        """What one agent does, as it starts, that has that node for itself."""
         known = self._deployment.capacities.get(node, 0.0)
         if not known:
             if self._per_core is None:
-                self._per_core = mean_per_core(self._spaces.nodes(), self._deployment.capacities)
-            known = self._per_core * self._spaces.cores(node)
+                self._per_core = mean_per_core(
+                    self._spaces.nodes(), self._deployment.capacities, self._deployment.policy.threads
+                )
+            known = self._per_core * self._spaces.threads_of_new(node, self._deployment)
         return known / self._unit_rps
 
     def leaves_free(self, node: str, threads: int) -> bool:

@@ -57,7 +57,7 @@ def in_agents(decision: Decision, turn: Turn) -> Decision:
         return replace(decision, replicas=min(max(agents, turn.least), turn.most))
     have = Capacity(turn, turn.settled())
     grows = have.total < asked - LACKS
-    found = _grown(turn, have, asked) if grows else _shrunk(turn, _most_asked_lately(decision, asked))
+    found = _grown(turn, have, asked) if grows else _shrunk(turn, most_asked_lately(decision, asked))
     stays = min(turn.deployment.desired, turn.most)
     if found.agents < stays and not decision.lowers:
         found = _Count(stays, have.total, _said(asked, stays, have.total, "something is missing: never down"))
@@ -85,14 +85,14 @@ def _grown(turn: Turn, have: Capacity, asked: int) -> _Count:
     parked = sorted(one.node for one in turn.those(lambda one: one.wanted == "parked"))
     while count < turn.least or have.total < asked - LACKS:
         if count >= turn.most:
-            why = f"max {turn.most} agents"
+            why = f"max {turn.most}"
             break
         found = _next_node(turn, wishes, parked)
         if isinstance(found, Refusal):
             count = min(max(count + 1, asked, turn.least), turn.most)  # what lacks is told, and wakes boxes
             why = "no room for more"
             break
-        threads = turn.spaces.cores(found)
+        threads = turn.spaces.threads_of_new(found, turn.deployment)
         # Beyond as many as were asked none comes that would only take from others on its box.
         if count >= max(asked, turn.least) and not have.leaves_free(found, threads):
             why = "more would only share boxes that are in use"
@@ -103,7 +103,8 @@ def _grown(turn: Turn, have: Capacity, asked: int) -> _Count:
         taken[found] += 1
         count += 1
     for node, agents in taken.items():
-        turn.spaces.promise(node, turn.deployment.model_bytes, turn.spaces.cores(node), agents=-agents)
+        threads = turn.spaces.threads_of_new(node, turn.deployment)
+        turn.spaces.promise(node, turn.deployment.model_bytes, threads, agents=-agents)
     return _Count(count, have.total, _said(asked, count, have.total, why))
 
 
@@ -114,7 +115,7 @@ def _next_node(turn: Turn, wishes: Wishes, parked: list[str]) -> str | Refusal:
     return turn.spaces.look(turn.deployment.model_bytes, wishes.next(), patient=True)
 
 
-def _most_asked_lately(decision: Decision, asked: int) -> int:
+def most_asked_lately(decision: Decision, asked: int) -> int:
     """Beyond the maximum nothing was kept up by the decision itself: without this each dip would count."""
     if asked <= decision.replicas:
         return asked
@@ -128,15 +129,15 @@ def _shrunk(turn: Turn, asked: int) -> _Count:
     gone = choose_victims(turn, settled, len(settled) - turn.least, rest=rest)
     count, why = len(settled) - len(gone), ""
     if count > turn.most:
-        count, why = turn.most, f"max {turn.most} agents"
+        count, why = turn.most, f"max {turn.most}"
     count = max(count, turn.least)
     return _Count(count, rest.total, _said(asked, count, rest.total, why))
 
 
 def _said(asked: int, count: int, does: float, why: str) -> str:
     """The rule in words, '' where agents are just as many as were asked."""
-    if why:
-        return f"asked {asked} average agents; {count} do {does:.1f} of them: {why}"
-    if count == asked or not asked:
+    if not why and (count == asked or not asked):
         return ""
-    return f"asked {asked} average agents; {count} on these boxes do {does:.1f}"
+    do = "does" if count == 1 else "do"
+    said = f"asked {asked} average agents; {count} on these boxes {do} {does:.1f}"
+    return f"{said}: {why}" if why else said

@@ -12,6 +12,7 @@ from typing import Literal
 from appliance.policies.placement_rules import DEFAULT_RULES, PlacementRules
 from appliance.policies.report import AgentReport, DeploymentReport, GatewayReport, LinkState
 from appliance.policies.scaling import ScalingPolicy, ScalingState
+from appliance.policies.shapes import Reach, Shape
 from appliance.policies.snapshot import Generation
 
 #: How well a state serves, for agents that several gateways see differently.
@@ -26,7 +27,8 @@ class DeploymentFacts:
     `capacities` are, by node, the requests per second that one agent of it does that has the node for itself;
     nodes of which that is not known are left out. `desired_rps` is what the last decision wanted in requests
     per second, None where speeds were not known; `moves` are when agents of it were last moved.
-    In a `dry_run` the load changes nothing, and `would` is what `desired` would be by it.
+    In a `dry_run` the load changes nothing, and `would` is what `desired` would be by it. `reach` says by
+    node what an agent of it may be there; since `lacking_since` load asks for agents that cannot be added.
     """
 
     name: str
@@ -48,6 +50,8 @@ class DeploymentFacts:
     moves: tuple[float, ...] = ()
     dry_run: bool = False
     would: int | None = None
+    reach: Mapping[str, Reach] = field(default_factory=dict)
+    lacking_since: float | None = None
 
     @property
     def decided(self) -> int:
@@ -64,7 +68,9 @@ class AgentFacts:
     of service with its node, until it is ready again; `parked_at` when it was told to park. `capacity_rps`
     is what it can do beside the other agents of its node, 0: not known. One that is `outdated` makes room
     for one with a better profile; since `moving_at` one of the same on node `moving_to` is to take its place;
-    without a time that was tried in vain.
+    without a time that was tried in vain. `shape` is what it is to be, None where its row does not say; it
+    started under a `limit` of engine threads, None: none, and is larger than then where it is `stretched`.
+    `damage` names what cannot be read of its row: until it is started anew it stays as it is.
     """
 
     id: str
@@ -91,6 +97,10 @@ class AgentFacts:
     moving_to: str = ""
     draining_generation: int | None = None
     error: str = ""
+    shape: Shape | None = None
+    limit: int | None = None
+    stretched: bool = False
+    damage: str = ""
 
 
 #: What becomes of agents on a node: they stay, they rest while it is worked on, or they leave it for good.
@@ -104,7 +114,8 @@ class NodeFacts:
     `stay` says what becomes of its agents, `leaving_since` since when they are to go. One that is `lost` was
     not seen for so long that its agents count as gone; one that is `settling` will take new agents once it
     was looked at, which is a matter of seconds. A `preemptible` one may be taken away by its owner; one that
-    `can_sleep` can be woken again; `power_stage` says how far it is with that, '' where it is awake.
+    `can_sleep` can be woken again; `power_stage` says how far it is with that, '' where it is awake. Agents
+    of one whose row is not `readable` stay as they are.
     """
 
     name: str
@@ -121,6 +132,7 @@ class NodeFacts:
     preemptible: bool = False
     can_sleep: bool = False
     power_stage: str = ""
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +150,7 @@ class Link:
     `busy` is what the agent itself said it is executing or has waiting, None where nobody was told lately.
     It is `resumed` where a gateway did that by itself. `idle_s` is how long ago it answered last, None where
     no gateway has had an answer of it. One that is `ejected` counts as ready, and gets no work just now.
+    `shape` is what it said last that it is, None where it did not.
     """
 
     state: LinkState
@@ -146,6 +159,7 @@ class Link:
     resumed: bool = False
     idle_s: float | None = None
     ejected: bool = False
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True)  # without slots, for what is looked up again and again is put in order once
@@ -156,6 +170,7 @@ class FleetSnapshot:
     `heard_since` is since when there has been a fresh report without a gap. `running` maps each node to its
     agents and their process ids, None where it could not be told. Agents `in_hand` are just being brought
     or changed; `failures` tells why that failed. `busy` is what draining agents answered when asked.
+    `unshapable` agents did not take another shape lately, and why.
     """
 
     now: float
@@ -172,6 +187,7 @@ class FleetSnapshot:
     failures: Mapping[str, str] = field(default_factory=dict)
     exits: Mapping[str, Exit] = field(default_factory=dict)
     busy: Mapping[str, int] = field(default_factory=dict)
+    unshapable: Mapping[str, str] = field(default_factory=dict)
 
     def node(self, name: str) -> NodeFacts | None:
         """The node of that name, None where there is none any more."""
@@ -275,7 +291,7 @@ def _join(seen: list[AgentReport]) -> Link | None:
     resumed = any(one.resumed for one in seen)
     idle_s = min((one.idle_s for one in seen if one.idle_s is not None), default=None)
     in_flight = sum(one.in_flight for one in seen)
-    return Link(state, in_flight, _freshest_busy(seen), resumed, idle_s, ejected)
+    return Link(state, in_flight, _freshest_busy(seen), resumed, idle_s, ejected, _freshest_shape(seen))
 
 
 def _freshest_busy(seen: list[AgentReport], *, at_most_s: float = 3.0) -> int | None:
@@ -288,3 +304,12 @@ def _freshest_busy(seen: list[AgentReport], *, at_most_s: float = 3.0) -> int | 
         return None
     youngest_s = min(age_s for age_s, _ in told)
     return max(busy for age_s, busy in told if age_s == youngest_s) if youngest_s <= at_most_s else None
+
+
+def _freshest_shape(seen: list[AgentReport]) -> Shape | None:
+    told = [one for one in seen if one.load_age_s is not None and one.speed is not None]
+    speed = min(told, key=lambda one: one.load_age_s or 0.0).speed if told else None
+    if speed is None:
+        return None
+    shape = Shape(speed.workers, speed.threads, speed.batch_size)
+    return shape if shape.engine_threads else None  # one of an older release does not say its threads

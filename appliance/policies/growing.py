@@ -4,6 +4,7 @@ from collections import Counter
 
 from appliance.policies.actions import Create
 from appliance.policies.placement import Refusal, Wish
+from appliance.policies.spaces import LATER
 from appliance.policies.turn import Turn
 
 
@@ -34,7 +35,7 @@ class Wishes:
             shun |= {without, *self._tried}
         return Wish(
             turn.deployment.capacities, turn.deployment.placement, base=owned < self._base,
-            on_node=on_node, in_region=in_region, shun=shun,
+            on_node=on_node, in_region=in_region, shun=shun, threads=turn.deployment.policy.threads,
         )  # fmt: skip
 
     @property
@@ -58,7 +59,7 @@ class Wishes:
 
 
 def create_missing(turn: Turn, target: int) -> int:
-    """Create what is missing; for how many there was no room."""
+    """Create what is missing, as many as one tick makes; for how many there was no room."""
     revision = turn.deployment.revision
     if revision is None:
         turn.problem = "it has no revision: deploy it again"
@@ -70,6 +71,8 @@ def create_missing(turn: Turn, target: int) -> int:
     wishes = Wishes(turn)
     for number in range(missing):
         node = turn.spaces.place(turn.deployment, wishes.next(), patient=bool(new) or number > 0)
+        if node is LATER:
+            return 0
         if isinstance(node, Refusal):
             turn.problem = _problem(turn, target, node)
             return missing - number

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from appliance.policies.fleet import AgentFacts, FleetSnapshot
+from appliance.policies.latency import counts_of
 from appliance.policies.report import DeploymentReport, GatewayReport
-from appliance.policies.scaling_facts import GatewayLoad, Load
+from appliance.policies.scaling_facts import GatewayLoad, Load, ScalingPolicy
 from appliance.policies.turn import Turn
 
 #: What an agent said of its node longer ago says nothing of now.
@@ -13,12 +14,12 @@ FRESH_S = 3.0
 
 def load_of(turn: Turn) -> Load:
     """Of all gateways that were heard."""
-    name = turn.deployment.name
+    name, policy = turn.deployment.name, turn.deployment.policy
     ready = [agent for agent in turn.warm() if agent.state == "ready"]
     return Load(
         current=turn.deployment.decided,
         ready=len(ready),
-        gateways=tuple(_counted(*seen) for seen in turn.snapshot.deployment_reports(name)),
+        gateways=tuple(_counted(policy, *seen) for seen in turn.snapshot.deployment_reports(name)),
         complete=not turn.snapshot.silent,
         held=name in turn.snapshot.held,
         cpu_percent=cpu_percent(turn.snapshot, ready),
@@ -36,8 +37,11 @@ def cpu_percent(snapshot: FleetSnapshot, agents: Sequence[AgentFacts]) -> float 
     return sum(known) / len(known) if known else None
 
 
-def _counted(report: GatewayReport, seen: DeploymentReport) -> GatewayLoad:
-    """What a gateway counted. A request that was answered from memory asks no agent for anything."""
+def _counted(policy: ScalingPolicy, report: GatewayReport, seen: DeploymentReport) -> GatewayLoad:
+    """What a gateway counted. A request that was answered from memory asks no agent for anything.
+
+    How long requests took is left out where no target is set for it: each tick is recorded with its load.
+    """
     return GatewayLoad(
         process=f"{report.gateway}@{report.started_at:.3f}",
         started_at=report.started_at,
@@ -49,5 +53,7 @@ def _counted(report: GatewayReport, seen: DeploymentReport) -> GatewayLoad:
         finished=seen.executed,
         service_s=seen.service_s,
         oldest_wait_s=seen.oldest_wait_s,
-        durations=seen.duration.counts,
+        durations=None if policy.target_p95_ms is None else counts_of(seen.duration),
+        first_tokens=None if policy.target_ttft_ms is None else counts_of(seen.first_token),
+        tokens=seen.tokens,
     )

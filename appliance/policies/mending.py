@@ -45,6 +45,9 @@ def mend(turn: Turn) -> None:
 
 
 def _start(turn: Turn, agent: AgentFacts) -> None:
+    if not turn.spaces.may_start(agent.deployment, agent.node):
+        return  # the next tick goes on
+    turn.spaces.count_start(agent.deployment, agent.node)
     now = turn.snapshot.now
     again = agent.started_at is not None
     ended = turn.snapshot.exits.get(agent.id)

@@ -67,7 +67,7 @@ class Wish:
 
     `base`: it is one of those that are always there. `on_node` and `in_region` count the others of its
     deployment. `shun` names nodes where it may not go. It `packs` where it is brought beside others, crowded
-    or not.
+    or not. It starts with at most `threads` engine threads, None: with one for each core.
     """
 
     capacities: Mapping[str, float] = field(default_factory=dict)
@@ -77,6 +77,7 @@ class Wish:
     in_region: Mapping[str, int] = field(default_factory=dict)
     shun: frozenset[str] = frozenset()
     packs: bool = False
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def place(
         else:
             fitting.append(node)
     if fitting:
-        per_core = mean_per_core(fitting, wish.capacities)
+        per_core = mean_per_core(fitting, wish.capacities, wish.threads)
         best = min(fitting, key=lambda node: _rank(node, per_core, wish))
         if best.settling:
             return Refusal(f"waiting for the first look at {best.name}, where an agent would do best")
@@ -127,10 +128,17 @@ def place(
     return Refusal(f"an agent needs {_mb(need)} of RAM (1.5 x the model, and its process): {why}{more}")
 
 
-def mean_per_core(nodes: Iterable[NodeSpace], capacities: Mapping[str, float]) -> float:
-    """What a core does where it is known, for nodes of which it is not; 0 where it is known nowhere."""
+def threads_of_new(cores: int, threads: int | None) -> int:
+    """Engine threads of a new agent on so many cores, where it is to start with at most `threads`."""
+    return max(1, cores) if threads is None else min(max(1, cores), threads)
+
+
+def mean_per_core(
+    nodes: Iterable[NodeSpace], capacities: Mapping[str, float], threads: int | None = None
+) -> float:
+    """What a core in use does where it is known, for nodes of which it is not; 0: it is known nowhere."""
     known = [
-        rps / max(1, node.cores)
+        rps / threads_of_new(node.cores, threads)
         for node in nodes
         if (rps := capacities.get(node.name, 0.0) or node.capacity_rps)
     ]
@@ -165,12 +173,13 @@ _Rank = tuple[bool, bool, int, int, int, bool, float, float, float, int, str]
 def _rank(node: NodeSpace, per_core: float, wish: Wish) -> _Rank:
     """Lower is better. With `per_core` 0 no speed is known anywhere."""
     cores, rules = max(1, node.cores), wish.rules
+    own = threads_of_new(cores, wish.threads)
     crowding = node.engine_threads / cores
-    alone_rps = wish.capacities.get(node.name, 0.0) or node.capacity_rps or per_core * cores
-    expected_rps = alone_rps * share_of_box(cores, node.engine_threads + cores)
+    alone_rps = wish.capacities.get(node.name, 0.0) or node.capacity_rps or per_core * own
+    expected_rps = alone_rps * share_of_box(cores, node.engine_threads + own)
     left = (node.ram_bytes or 0) - node.promised_bytes
     return (
-        (node.engine_threads + cores) / cores > MOST_THREADS_PER_CORE,
+        (node.engine_threads + own) / cores > MOST_THREADS_PER_CORE,
         wish.base and node.preemptible and rules.base == "owned",
         rules.region_rank(node.region),
         wish.in_region.get(node.region, 0) if rules.spread == "region" else 0,

@@ -54,8 +54,9 @@ class Profile:
     """What to start with, and the speed: 0 where it is not known.
 
     A batch takes `fixed_s + per_token_s x tokens`. `capacity_rps` requests or `tokens_per_s` tokens are
-    the most an agent does that has the box for itself; with the default profile it does `default_rps`.
-    `measured_at` is in Unix seconds.
+    the most an agent does that has the box for itself; with the default profile it does `default_rps`, and
+    with batches of `full_batch_size`, whatever the latency budget, `full_rps`. `measured_at` is in Unix
+    seconds.
     """
 
     workers: int
@@ -68,6 +69,8 @@ class Profile:
     source: Source = "default"
     measured_at: float = 0.0
     default_rps: float = 0.0
+    full_batch_size: int = 0
+    full_rps: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """As an agent's row keeps it."""

@@ -23,6 +23,7 @@ from appliance.policies.spaces import Spaces
 from appliance.policies.spreading import propose_spread
 from appliance.policies.standing import assess, has_failed
 from appliance.policies.turn import Turn
+from appliance.policies.vertical import look_after_shapes
 from appliance.policies.victims import drain_surplus
 
 #: How long agents of a removed deployment are kept for requests that still wait in gateways.
@@ -46,10 +47,10 @@ def plan(snapshot: FleetSnapshot) -> Plan:
     after += [agent for turn in turns for agent in turn.agents]
     actions: list[Action] = [action for turn in turns for action in turn.actions]
     after, plans = make_room(snapshot, spaces, after, plans)
-    before = {agent.id: agent.wanted for agent in snapshot.agents}
+    before = {agent.id: (agent.wanted, agent.shape) for agent in snapshot.agents}
     for node, running in sorted(snapshot.running.items()):
         actions.extend(EndOrphan(agent, node) for agent in sorted(running or ()) if agent not in before)
-    changed = any(agent.wanted != before[agent.id] for agent in after)
+    changed = any((agent.wanted, agent.shape) != before[agent.id] for agent in after)
     changed = changed or any(isinstance(action, Create | Forget | Remove) for action in actions)
     return Plan(tuple(after), tuple(plans), tuple(actions), changed)
 
@@ -66,7 +67,7 @@ def _run(turn: Turn) -> DeploymentPlan:
         return DeploymentPlan(
             one.name, one.desired, one.desired, None, "it could not be planned and stays as it is", "fault",
             f"it could not be planned: {why}", (), {}, None, one.removing_at, one.proven, (), None,
-            one.would if one.dry_run else None, one.desired_rps, one.moves,
+            one.would if one.dry_run else None, one.desired_rps, one.moves, one.lacking_since,
         )  # fmt: skip
 
 
@@ -88,19 +89,32 @@ def _run_through(turn: Turn) -> DeploymentPlan:
         drain_surplus(turn, decision.replicas, short, asked)
     mend(turn)
     look_after_parked(turn, decision.replicas)
+    lacking_since = look_after_shapes(turn, decided, short)
     let_go(turn)
     if deployment.removing and not turn.agents:
         turn.actions.append(Remove(deployment.name))
         turn.did.append("remove the deployment")
-    failed = [one for one in turn.agents if one.state == "failed" or (one.error and has_failed(one))]
-    if failed and not turn.problem:
-        turn.problem = f"agent {failed[0].id} failed: {failed[0].error}"
+    turn.problem = turn.problem or _problem_of_agents(turn)
     return DeploymentPlan(
         deployment.name, deployment.desired, decision.replicas, decision.want, decision.reason,
         decision.kind, turn.problem, decision.clamps, dict(decision.inputs), decision.state,
         removing_at, proven, tuple(turn.did), turn.asked, turn.would,
         desired_rps(turn, decided.replicas + decision.replicas - counted.replicas), kept_moves(turn),
+        lacking_since,
     )  # fmt: skip
+
+
+def _problem_of_agents(turn: Turn) -> str:
+    for agent in turn.agents:
+        if agent.state == "failed" or (agent.error and has_failed(agent)):
+            return f"agent {agent.id} failed: {agent.error}"
+    for agent in turn.agents:
+        if agent.damage:
+            return (
+                f"agent {agent.id}: the {agent.damage} of its row cannot be read; it goes on as it is, and "
+                f"is set up anew when its process on {agent.node} is ended, or the node rebooted"
+            )
+    return ""
 
 
 def _rearrange(

@@ -39,7 +39,9 @@ class DeploymentReport:
     the request that has waited longest, 0 where none waits. Of requests that may be cached,
     `cache_hits` got a kept answer, `cache_shared` that of one under way, `cache_misses` were sent;
     `cache_bytes` are kept now. `executed` requests were answered well by agents, which took `service_s`
-    seconds from the last time each was sent.
+    seconds from the last time each was sent, and counted `tokens`. `first_token` has how long each of them
+    took from accepted to its first token, that of an answer sent whole being its first byte; None: an older
+    gateway, which does not count it.
     """
 
     name: str
@@ -61,6 +63,7 @@ class DeploymentReport:
     cache_bytes: int = 0
     executed: int = 0
     service_s: float = 0.0
+    first_token: Histogram | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +133,12 @@ class GatewayReport:
 
 @dataclass(frozen=True, slots=True)
 class WantEvent:
-    """Something for the control loop to look at now: a held request, or a broken connection."""
+    """Something for the control loop to look at now: a held request, a queue, or a broken connection."""
 
     gateway: str
     at: float
     deployment: str
-    reason: Literal["held", "agent_lost"]
+    reason: Literal["held", "queued", "agent_lost"]
     agent: str | None = None
     kind: Literal["want"] = "want"
 

@@ -14,7 +14,6 @@ from appliance.policies.concurrency_rules import want_agents, within_tolerance
 from appliance.policies.demand import SHORT_S, forget, observe
 from appliance.policies.forecast import forecast_rate, observe_season
 from appliance.policies.idle_gaps import NO_GAPS, is_planned, observe_gap
-from appliance.policies.latency import NO_LATENCY, Latency, observe_latency, p95_ms
 from appliance.policies.scaling_facts import (
     Decision,
     GatewayLoad,
@@ -25,11 +24,14 @@ from appliance.policies.scaling_facts import (
     state_from_json,
 )
 from appliance.policies.schedules import Bounds, bounds_at
-from appliance.policies.signal_rules import signal_wants
+from appliance.policies.signal_rules import figures_of, observe_signals, signal_wants
+from appliance.policies.step_limits import add_step, last_minute, limit_steps
 from appliance.policies.waiting_rules import (
     COLD_MISSES,
+    LASTS_S,
     TICK_S,
     Queueing,
+    agents_for_lasting,
     agents_for_wait,
     observe_queueing,
     servers_for_backlog,
@@ -41,8 +43,6 @@ __all__ = [
     "Decision", "GatewayLoad", "Load", "ScalingPolicy", "ScalingState", "decide", "state_from_json",
     "want_agents",
 ]  # fmt: skip
-
-_MINUTE_S = 60.0
 
 
 @dataclass(slots=True)
@@ -76,16 +76,14 @@ def decide(policy: ScalingPolicy, load: Load, state: ScalingState | None, now: f
     )
     policy = replace(policy, min_agents=bounds.least, max_agents=bounds.most)
     if not load.gateways:
-        return _cannot_tell(policy, load, state, bounds)
+        return _cannot_tell(policy, load, state, bounds, now)
     grows = load.queued > state.queued
-    state = _remember(policy, load, state, now)
-    if load.p95_ms is None:
-        load = replace(load, p95_ms=p95_ms(state.latency))
+    state, load = observe_signals(policy, load, _remember(policy, load, state, now), now)
     stable = average(state.window, now=now, length_s=policy.stable_window_s)
     panic = average(state.window, now=now, length_s=policy.panic_window_s)
     if stable is None or panic is None:
         stable = panic = float(load.in_flight + load.queued)
-    inputs = _inputs(load, stable, panic)
+    inputs = _inputs(load, stable, panic) | figures_of(policy, load)
     seen = _look(policy, load, state, now)
     if seen is None or policy.by_concurrency or not _knows_service(policy, state):
         turn = _by_concurrency(
@@ -96,7 +94,8 @@ def decide(policy: ScalingPolicy, load: Load, state: ScalingState | None, now: f
     blind = policy.slots is not None and seen is None
     if seen is not None:
         blind = _by_rules(turn, _waiting_wants(policy, load, turn, seen, now))
-    blind = _by_rules(turn, signal_wants(policy, load, seen, grows=grows)) or blind
+    is_over = _is_over(policy, state, now)
+    blind = _by_rules(turn, signal_wants(policy, load, seen, grows=grows, is_over=is_over)) or blind
     if not policy.by_concurrency and policy.slots is not None:
         _stay_since_start(policy, load, turn, now)
     return _conclude(policy, load, turn, now, blind=blind)
@@ -127,22 +126,11 @@ def _remember(policy: ScalingPolicy, load: Load, state: ScalingState, now: float
         window=add_spans(state.window, spans, keep_s=policy.stable_window_s + 1),
         previous=kept,
         active_at=now if busy else state.active_at,
-        steps=tuple(step for step in state.steps if now - step[0] < _MINUTE_S),
+        steps=last_minute(state.steps, now),
         queued=load.queued,
         gaps=gaps,
-        latency=_time(policy, load, state, now),
     )
     return _count(policy, load, state, now)
-
-
-def _time(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -> Latency:
-    """Take in how long requests took, where people set a target for that."""
-    if policy.target_p95_ms is None:
-        return NO_LATENCY
-    counted = [
-        (one.process, one.started_at, one.durations) for one in load.gateways if one.durations is not None
-    ]
-    return observe_latency(state.latency, counted, now)
 
 
 def _count(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -> ScalingState:
@@ -161,6 +149,11 @@ def _count(policy: ScalingPolicy, load: Load, state: ScalingState, now: float) -
     if policy.season_s > 0 and demand.history:
         season = observe_season(season, policy.season_s, demand.history[-1][1], now)
     return replace(state, demand=demand, season=season if policy.season_s > 0 else None)
+
+
+def _is_over(policy: ScalingPolicy, state: ScalingState, now: float) -> bool:
+    """A rate is that of a minute: an idle time that people set shorter is taken at its word."""
+    return policy.idle_s < SHORT_S and now - state.active_at >= policy.idle_s
 
 
 def _knows_service(policy: ScalingPolicy, state: ScalingState) -> bool:
@@ -218,8 +211,7 @@ def _waiting_wants(
         f"{seen.mean_rps:.2f} requests/s of {seen.service_s:.2f} s each, {seen.rate_rps:.2f}/s expected, "
         f"{seen.in_system} there"
     )
-    # A rate is that of a minute: an idle time that people set shorter is taken at its word.
-    is_over = policy.idle_s < SHORT_S and now - state.active_at >= policy.idle_s
+    is_over = _is_over(policy, state, now)
     wants = [
         Want("wait", 0 if is_over else agents_for_wait(seen, policy.max_agents), coming),
         Want(
@@ -227,6 +219,10 @@ def _waiting_wants(
             f"the work of bursts in the last {policy.peak_s:g} s",
         ),
         Want("backlog", _agents(backlog, seen.slots), f"{load.queued} wait for {load.ready} ready"),
+        Want(
+            "lasting", 0 if is_over else agents_for_lasting(demand, now, seen, load.current),
+            f"the work of what came in the last {LASTS_S:g} s",
+        ),
     ]  # fmt: skip
     known = [forecast_rate(state.season, now + seen.lead_s + ahead) for ahead in (0.0, 15.0, 30.0)]
     rates = [rate for rate in known if rate is not None]
@@ -285,7 +281,8 @@ def _conclude(policy: ScalingPolicy, load: Load, turn: _Turn, now: float, *, bli
         clamps.append(f"warm floor {policy.warm_floor}")
     idle = turn.want == 0 and idle_for_s >= policy.idle_s
     _stabilize(policy, load, turn, now, idle_for_s=idle_for_s)
-    _limit_steps(policy, load, turn)
+    turn.want, limit = limit_steps(policy, turn.state.steps, load.current, turn.want)
+    clamps += [limit] if limit else []
     if turn.want < load.current and (blind or not load.complete):
         turn.want, turn.kind = load.current, "cannot_tell"
         why = "a gateway is silent" if not load.complete else "a figure is missing"
@@ -296,8 +293,7 @@ def _conclude(policy: ScalingPolicy, load: Load, turn: _Turn, now: float, *, bli
         turn.kind, turn.words = "idle", f"no request for {policy.idle_s:g} s"
     if policy.hold is not None:
         replicas = _held(policy.hold, turn)
-    if replicas != load.current:
-        turn.state = replace(turn.state, steps=(*turn.state.steps, (now, replicas - load.current)))
+    turn.state = replace(turn.state, steps=add_step(turn.state.steps, now, replicas - load.current))
     return Decision(
         replicas, turn.state, f"{turn.words}: {_said(load.current, replicas, turn.clamps)}", turn.kind,
         valid=True, want=turn.asked, clamps=tuple(turn.clamps), inputs=turn.inputs,
@@ -340,23 +336,9 @@ def _stabilize(policy: ScalingPolicy, load: Load, turn: _Turn, now: float, *, id
         turn.want = held_up
 
 
-def _limit_steps(policy: ScalingPolicy, load: Load, turn: _Turn) -> None:
-    """No more agents up, or down, within a minute than people allow."""
-    up = sum(step for _, step in turn.state.steps if step > 0)
-    down = -sum(step for _, step in turn.state.steps if step < 0)
-    if policy.max_up_per_min is not None:
-        most = load.current + max(0, policy.max_up_per_min - up)
-        if turn.want > most:
-            turn.want = most
-            turn.clamps.append(f"at most {policy.max_up_per_min} more a minute")
-    if policy.max_down_per_min is not None:
-        least = load.current - max(0, policy.max_down_per_min - down)
-        if turn.want < least:
-            turn.want = least
-            turn.clamps.append(f"at most {policy.max_down_per_min} fewer a minute")
-
-
-def _cannot_tell(policy: ScalingPolicy, load: Load, state: ScalingState, bounds: Bounds) -> Decision:
+def _cannot_tell(
+    policy: ScalingPolicy, load: Load, state: ScalingState, bounds: Bounds, now: float
+) -> Decision:
     """Nobody reports: nothing changes but what people ordered, and a held request that was told of."""
     turn = _Turn(state, 0, load.current, "cannot_tell", "no gateway reports, cannot tell", [],
                  _inputs(load, None, None), bounds)  # fmt: skip
@@ -365,6 +347,7 @@ def _cannot_tell(policy: ScalingPolicy, load: Load, state: ScalingState, bounds:
     replicas = _bound(bounds, turn.want, turn.clamps)
     if policy.hold is not None:
         replicas = _held(policy.hold, turn)
+    state = replace(state, steps=add_step(state.steps, now, replicas - load.current))
     return Decision(
         replicas, state, f"{turn.words}: {_said(load.current, replicas, turn.clamps)}", turn.kind,
         valid=False, want=None, clamps=tuple(turn.clamps), inputs=turn.inputs, bounds=bounds,

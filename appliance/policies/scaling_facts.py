@@ -7,9 +7,11 @@ from typing import Any
 from appliance.policies.demand import NO_DEMAND, Demand
 from appliance.policies.forecast import Season
 from appliance.policies.idle_gaps import NO_GAPS, IdleGaps
-from appliance.policies.latency import NO_LATENCY, Counts, Latency
+from appliance.policies.latency import NO_LATENCY, Latency, latency_from_json
 from appliance.policies.schedules import Bounds, Schedule
+from appliance.policies.slices import Counts
 from appliance.policies.windows import Window, window_from_json, window_to_json
+from appliance.policies.work import NO_WORK, Work, work_from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,9 @@ class ScalingPolicy:
     waits longer than `slo_wait_s` is a miss, worth up to `miss_cost_s` agent-seconds. Targets that are None
     are not looked at. A new agent serves `start_s` after it is ordered; the first are `activation` at once.
     `hold` is the number that people ordered whatever load asks; `schedules` are bounds by the clock. Agents
-    that are too many stay parked for `park_s` before they end; 0: they end.
+    that are too many stay parked for `park_s` before they end; 0: they end. An agent starts with at most
+    `threads` engine threads; where no more agents can be added it grows to `max_threads`, and its batches to
+    `max_batch` sequences (None: to all cores of its box, as large as was measured to do most).
     """
 
     min_agents: int = 1
@@ -51,19 +55,24 @@ class ScalingPolicy:
     target_cpu_percent: float | None = None
     target_rps: float | None = None
     target_p95_ms: float | None = None
+    target_ttft_ms: float | None = None
+    target_tokens_per_s: float | None = None
     park_s: float = 300.0
     activation: int = 1
     hold: int | None = None
     schedules: tuple[Schedule, ...] = ()
+    threads: int | None = None
+    max_threads: int | None = None
+    max_batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayLoad:
     """What one gateway process counted for the deployment. `process` names it: id and start.
 
-    Totals since its start: requests `accepted` and `finished`, `service_s` that finished ones executed, and
-    `durations`, how many took how long, in buckets; None where it does not tell. `oldest_wait_s` is how long
-    the first in its queue has waited.
+    Totals since its start: requests `accepted` and `finished`, `service_s` that finished ones executed, their
+    `tokens`, and how many took how long, in buckets: `durations` to their end, `first_tokens` to the first
+    token. None where it does not tell. `oldest_wait_s` is how long the first in its queue has waited.
     """
 
     process: str
@@ -77,6 +86,8 @@ class GatewayLoad:
     service_s: float | None = None
     oldest_wait_s: float = 0.0
     durations: Counts | None = None
+    first_tokens: Counts | None = None
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +95,9 @@ class Load:
     """What is known now. `current` is the number wanted so far, `ready` what can serve.
 
     `complete` is false where a gateway is silent: the load may then be more than what is seen.
-    `held` says that a gateway told of a request that no warm agent can take. The last two are of all
-    agents together, None where nobody could tell.
+    `held` says that a gateway told of a request that no warm agent can take. From `cpu_percent` on: of all
+    agents together, None where nobody could tell. `p95_ms` is of whole requests, `ttft_ms` the same to
+    the first token, `tokens_each` the mean tokens of a request.
     """
 
     current: int
@@ -95,6 +107,8 @@ class Load:
     held: bool = False
     cpu_percent: float | None = None
     p95_ms: float | None = None
+    ttft_ms: float | None = None
+    tokens_each: float | None = None
 
     @property
     def in_flight(self) -> int:
@@ -112,7 +126,8 @@ class ScalingState:
     """The policy's memory. Times are Unix seconds; `recent` are (time, want) that may still hold it up.
 
     `peaks` are (time, slots) that bursts needed lately, `steps` (time, agents more or fewer) of a minute.
-    `queued` waited at the last look. `latency` is kept where a target of p95 is set. `gaps` are idle ones.
+    `queued` waited at the last look. `latency`, `first_token` and `work` are kept where a target of p95, of
+    the time to first token, of tokens is set. `gaps` are idle ones.
     """
 
     at: float
@@ -129,6 +144,8 @@ class ScalingState:
     queued: int = 0
     latency: Latency = NO_LATENCY
     gaps: IdleGaps = NO_GAPS
+    first_token: Latency = NO_LATENCY
+    work: Work = NO_WORK
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON types."""
@@ -147,6 +164,8 @@ class ScalingState:
             "queued": self.queued,
             "latency": None if self.latency is NO_LATENCY else self.latency.to_json(),
             "gaps": None if self.gaps is NO_GAPS else self.gaps.to_json(),
+            "first_token": None if self.first_token is NO_LATENCY else self.first_token.to_json(),
+            "work": None if self.work is NO_WORK else self.work.to_json(),
         }
 
 
@@ -185,6 +204,7 @@ def state_from_json(given: Mapping[str, Any]) -> ScalingState | None:
     """The opposite of `to_json`; None where there is none, or it is not understood."""
     try:
         season, latency, gaps = given.get("season"), given.get("latency"), given.get("gaps")
+        first_token, work = given.get("first_token"), given.get("work")
         return ScalingState(
             at=float(given["at"]),
             window=window_from_json(given["window"]),
@@ -198,8 +218,10 @@ def state_from_json(given: Mapping[str, Any]) -> ScalingState | None:
             steps=tuple((float(at), int(step)) for at, step in given.get("steps", ())),
             season=None if season is None else Season.from_json(season),
             queued=int(given.get("queued", 0)),
-            latency=NO_LATENCY if latency is None else Latency.from_json(latency),
+            latency=NO_LATENCY if latency is None else latency_from_json(latency),
             gaps=NO_GAPS if gaps is None else IdleGaps.from_json(gaps),
+            first_token=NO_LATENCY if first_token is None else latency_from_json(first_token),
+            work=NO_WORK if work is None else work_from_json(work),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None

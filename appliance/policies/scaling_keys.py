@@ -11,6 +11,9 @@ from appliance.policies.schedules import MOST_AGENTS, MOST_SCHEDULES, BadSchedul
 #: How people say that there is to be none.
 NONE: Final = ("none", "null", "")
 _MAX_SHOWN: Final = 40
+#: More an agent does not accept.
+MOST_THREADS: Final = 256
+MOST_BATCH: Final = 1024
 #: Under this name a row keeps schedules, as a list of texts.
 SCHEDULES: Final = "schedule"
 
@@ -61,21 +64,41 @@ KEYS: Mapping[str, Key] = {
         100_000,
         clears=True,
     ),
-    "target_cpu_percent": Key("target_cpu_percent", "CPU of the nodes it runs on", 1, 100, clears=True),
+    "target_cpu_percent": Key(
+        "target_cpu_percent", "CPU that the nodes of its agents should have, percent", 1, 100, clears=True
+    ),
     "target_rps": Key(
         "target_rps", "requests a second that one agent should get", 0.001, 1_000_000, clears=True
     ),
-    "target_p95_ms": Key("target_p95_ms", "95 % of requests are to take less", 1, 3_600_000, clears=True),
+    "target_p95_ms": Key(
+        "target_p95_ms", "95 % of requests are to take less, milliseconds", 1, 3_600_000, clears=True
+    ),
+    "target_ttft_ms": Key(
+        "target_ttft_ms",
+        "95 % of requests are to have their first token in less, milliseconds",
+        1,
+        3_600_000,
+        clears=True,
+    ),
+    "target_tokens_per_s": Key(
+        "target_tokens_per_s", "tokens that one agent should do in a second", 0.001, 1e9, clears=True
+    ),
     "target_queue_wait_ms": Key(
-        "slo_wait_s", "a request that waits longer for an agent is a miss", 1, 3_600_000, divided_by=1000.0
+        "slo_wait_s",
+        "a request that waits longer for an agent is a miss, milliseconds",
+        1,
+        3_600_000,
+        divided_by=1000.0,
     ),
     "idle_s": Key("idle_s", "seconds without a request before zero", 1, 86_400),
     "stable_window_s": Key("stable_window_s", "seconds over which concurrency is averaged", 6, 3600),
     "panic_window_s": Key("panic_window_s", "seconds of the shorter window, which answers to bursts", 1, 600),
     "panic_ratio": Key("panic_threshold", "a burst is so many times what the ready agents carry", 1.1, 1000),
     "tolerance": Key("tolerance", "a part of the target by which it may be missed", 0, 0.9),
-    "max_up_per_min": _count("max_up_per_min", "agents more in any minute", 1, clears=True),
-    "max_down_per_min": _count("max_down_per_min", "agents fewer in any minute", 1, clears=True),
+    "max_up_per_min": _count("max_up_per_min", "so many agents more at most, in any minute", 1, clears=True),
+    "max_down_per_min": _count(
+        "max_down_per_min", "so many agents fewer at most, in any minute", 1, clears=True
+    ),
     "stabilization_s": Key("stabilization_s", "seconds for which the most that was wanted is kept", 0, 3600),
     "miss_cost_s": Key("miss_cost_s", "agent-seconds that a miss is worth", 0, 1_000_000),
     "peak_s": Key("peak_s", "seconds for which what bursts needed is kept", 0, 3600),
@@ -87,6 +110,27 @@ KEYS: Mapping[str, Key] = {
         "park_s", "seconds that agents too many stay parked, without weights; 0: they end", 0, 86_400
     ),
     "hold": _count("hold", "so many agents whatever load asks, within min and max", 0, clears=True),
+    "threads": _count(
+        "threads",
+        "engine threads that an agent starts with at most; none: all cores of its box",
+        1,
+        MOST_THREADS,
+        clears=True,
+    ),
+    "max_threads": _count(
+        "max_threads",
+        "engine threads to which one grows where no agent can be added; none: all cores",
+        1,
+        MOST_THREADS,
+        clears=True,
+    ),
+    "max_batch": _count(
+        "max_batch",
+        "sequences of a batch to which it grows then; none: as many as were measured to do most",
+        1,
+        MOST_BATCH,
+        clears=True,
+    ),
 }
 
 
@@ -172,6 +216,9 @@ def check(policy: ScalingPolicy) -> ScalingPolicy:
         raise BadKey(f"warm_floor={policy.warm_floor} is above max={most}: raise max or lower warm_floor")
     if policy.activation > most:
         raise BadKey(f"activation={policy.activation} is above max={most}: raise max or lower activation")
+    start, grown = policy.threads, policy.max_threads
+    if start is not None and grown is not None and grown < start:
+        raise BadKey(f"max_threads={grown} is below threads={start}: raise max_threads or lower threads")
     for one in policy.schedules:
         allowed = most if one.max_agents is None else one.max_agents
         if one.min_agents > allowed:

@@ -38,6 +38,7 @@ class DeploymentRoute:
     `cache_bytes` of answers are kept there and given again, 0: none; across teams where `cache_shared`.
     Where `sticky`, requests of one session go to one agent while it has room; where `hedging`, a request that
     is slower than 95 % of them is tried at a second agent too.
+    Where all warm agents are full and a request has waited `resume_after_s`, gateways resume a parked one.
     One that is not `accepting` is being removed: what waits already is served, nothing new is taken.
     """
 
@@ -56,6 +57,7 @@ class DeploymentRoute:
     cache_shared: bool = False
     sticky: bool = False
     hedging: bool = False
+    resume_after_s: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)

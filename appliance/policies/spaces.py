@@ -3,9 +3,27 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from appliance.policies.fleet import AgentFacts, DeploymentFacts, FleetSnapshot, NodeFacts
-from appliance.policies.placement import NodeSpace, Placement, Refusal, Wish, agent_bytes, place
+from appliance.policies.placement import (
+    NodeSpace,
+    Placement,
+    Refusal,
+    Wish,
+    agent_bytes,
+    place,
+    threads_of_new,
+)
+
+#: Agents that one plan starts, new ones and such as were there: each costs its tick 3 to 5 ms, and a process
+#: on the appliance's own node, so that a thousand at once would keep all else waiting. Of each deployment one
+#: may always be started, so that none waits for the many of another.
+MOST_STARTED: Final = 64
+MOST_STARTED_ON_NODE: Final = 8
+ALWAYS_STARTED: Final = 1
+#: There is room, and the next tick takes it.
+LATER: Final = Refusal("")
 
 
 class Spaces:
@@ -18,6 +36,8 @@ class Spaces:
     def __init__(self, snapshot: FleetSnapshot) -> None:
         self.refused: list[tuple[int, Wish]] = []
         self.threads: dict[str, Counter[str]] = {}
+        self._started: Counter[str] = Counter()
+        self._starts_on: Counter[str] = Counter()
         self._nodes = {node.name: _space_of(node) for node in snapshot.nodes}
         wanted = {one.name: one.revision for one in snapshot.deployments}
         for agent in snapshot.agents:
@@ -30,18 +50,34 @@ class Spaces:
                 self.threads.setdefault(agent.node, Counter())[agent.deployment] += agent.threads
 
     def place(self, deployment: DeploymentFacts, wish: Wish, *, patient: bool) -> str | Refusal:
-        """Take room for one agent: the node's name, or why there is none.
+        """Take room for one agent: the node's name, or why there is none; LATER where a tick makes no more.
 
         One who is `patient` rather waits for the first look at a node than takes a worse one.
         """
+        if not self.may_start(deployment.name):
+            return LATER
         found = self.look(deployment.model_bytes, wish, patient=patient)
+        if isinstance(found, str) and not self.may_start(deployment.name, found):
+            return LATER
         if isinstance(found, Refusal):
             self.refused.append((deployment.model_bytes, wish))
             return found
-        threads = self.cores(found)
+        self.count_start(deployment.name, found)
+        threads = self.threads_of_new(found, deployment)
         self.promise(found, deployment.model_bytes, threads)
         self.threads.setdefault(found, Counter())[deployment.name] += threads
         return found
+
+    def may_start(self, deployment: str, node: str = "") -> bool:
+        """Whether this tick starts one more agent of it, made or there already; where '' on some node."""
+        if self._started[deployment] < ALWAYS_STARTED:
+            return True
+        return self._started.total() < MOST_STARTED and self._starts_on[node] < MOST_STARTED_ON_NODE
+
+    def count_start(self, deployment: str, node: str) -> None:
+        """One is started."""
+        self._started[deployment] += 1
+        self._starts_on[node] += 1
 
     def look(self, model_bytes: int, wish: Wish, *, patient: bool) -> str | Refusal:
         """Where an agent would go, without taking the room."""
@@ -53,9 +89,13 @@ class Spaces:
         return self._nodes.get(name)
 
     def cores(self, name: str) -> int:
-        """Of a node, at least one: so many engine threads a new agent is thought to have."""
+        """Of a node, at least one."""
         node = self._nodes.get(name)
         return max(1, node.cores) if node is not None else 1
+
+    def threads_of_new(self, name: str, deployment: DeploymentFacts) -> int:
+        """Engine threads that a new agent of it is thought to have there."""
+        return threads_of_new(self.cores(name), deployment.policy.threads)
 
     def nodes(self) -> Iterable[NodeSpace]:
         """All of them."""
@@ -73,6 +113,12 @@ class Spaces:
         self.threads.setdefault(agent.node, Counter())[agent.deployment] -= agent.threads
         self.threads.setdefault(to_node, Counter())[agent.deployment] += agent.threads
 
+    def widen(self, agent: AgentFacts, threads: int) -> None:
+        """Give an agent that is to stay so many engine threads more, or fewer."""
+        if agent.node in self._nodes:
+            self._nodes[agent.node].engine_threads += threads
+        self.threads.setdefault(agent.node, Counter())[agent.deployment] += threads
+
     def others_threads(self, node: str, deployment: str) -> int:
         """Engine threads there of agents of other deployments that are to stay."""
         there = self.threads.get(node)
@@ -82,6 +128,7 @@ class Spaces:
         """The same room, to try in."""
         new = object.__new__(Spaces)
         new.refused = []
+        new._started, new._starts_on = self._started.copy(), self._starts_on.copy()
         new.threads = {name: there.copy() for name, there in self.threads.items()}
         new._nodes = {name: replace(node) for name, node in self._nodes.items()}
         return new

@@ -74,10 +74,14 @@ def _ease(turn: Turn, wishes: Wishes, agents: Sequence[AgentFacts]) -> Move | No
         return None
     for agent in choose_victims(turn, [one for one in agents if one.node == worst], 1):
         found = _target(turn, wishes, agent)
-        if found is None or not capacity.leaves_free(found.name, found.cores):
+        if found is None:
             continue
-        now = (capacity.alone(worst) or turn.spaces.cores(worst)) * shares[worst]
-        then = capacity.alone(found.name) or found.cores
+        own = turn.spaces.threads_of_new(found.name, turn.deployment)
+        if not capacity.leaves_free(found.name, own):
+            continue
+        here = turn.spaces.threads_of_new(worst, turn.deployment)
+        now = (capacity.alone(worst) or here) * shares[worst]
+        then = capacity.alone(found.name) or own
         if not _keeps_rank(turn, agent, found) or then < now * (AS_GOOD if alone else GAIN):
             continue
         why = f"it has {shares[worst]:.0%} of {worst}, and would have all of it there"
@@ -102,7 +106,7 @@ def _does_enough(turn: Turn, agent: AgentFacts, to_node: str) -> bool:
     capacity = Capacity(turn, turn.settled())
     before = capacity.total
     capacity.add(agent.node, agent.threads, agents=-1)
-    capacity.add(to_node, turn.spaces.cores(to_node))
+    capacity.add(to_node, turn.spaces.threads_of_new(to_node, turn.deployment))
     return capacity.total >= min(before, turn.asked_agents or 0) - SPARE
 
 

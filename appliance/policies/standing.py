@@ -165,5 +165,7 @@ def _alive(agent: AgentFacts, snapshot: FleetSnapshot) -> AgentFacts:
             attempt=0 if well else agent.attempt,
             error="" if well else agent.error,
         )
-    since = snapshot.now if agent.id in snapshot.in_hand else agent.unready_at  # it could not be ready before
+    # It could not be ready before: it is being changed, or ends first what it was given.
+    ends = link.state == "loading" and link.in_flight > 0
+    since = snapshot.now if ends or agent.id in snapshot.in_hand else agent.unready_at
     return replace(agent, state="starting", ready_at=None, unready_at=since or snapshot.now)

@@ -37,6 +37,8 @@ class Turn:
         self.spaces = Spaces(snapshot) if spaces is None else spaces
         self.asked_agents: int | None = None
         self.least, self.most = deployment.policy.min_agents, deployment.policy.max_agents
+        self._seen: tuple[list[AgentFacts], int] = ([], -1)
+        self._kept_here: list[AgentFacts] = []
 
     def warm(self) -> list[AgentFacts]:
         """Those that are to serve."""
@@ -46,7 +48,7 @@ class Turn:
         """Warm agents as they are wanted now, on nodes that are there to stay; without those made up for."""
         here = self._here()
         made_up_for = {agent.id for agent in self._made_up_for(here)}
-        return [agent for agent in here if agent.id not in made_up_for] if made_up_for else here
+        return [agent for agent in here if agent.id not in made_up_for]
 
     def made_up_for(self) -> list[AgentFacts]:
         """Failed agents that others stand in for, on other nodes. They are started again all the same."""
@@ -62,14 +64,21 @@ class Turn:
         if not self.deployment.placement.limits:
             return ""
         node = self.snapshot.node(agent.node)
-        return "" if node is None else self.deployment.placement.why_not(node.labels)
+        if node is None or not node.readable:
+            return ""
+        return self.deployment.placement.why_not(node.labels)
 
     def _here(self) -> list[AgentFacts]:
-        return [
-            agent
-            for agent in self.warm()
-            if not self.is_old(agent) and self.stay(agent) == "stay" and not self.snapshot.is_lost(agent)
-        ]
+        """Asked some ten times a tick: found anew only where `agents` is another list, or one has left it."""
+        agents, count = self._seen
+        if agents is not self.agents or count != len(self.agents):
+            self._seen = (self.agents, len(self.agents))
+            self._kept_here = [
+                agent
+                for agent in self.warm()
+                if not self.is_old(agent) and self.stay(agent) == "stay" and not self.snapshot.is_lost(agent)
+            ]
+        return self._kept_here
 
     def _made_up_for(self, here: list[AgentFacts]) -> list[AgentFacts]:
         """As many as there are ready ones, at least one: what fails everywhere is not tried everywhere."""

@@ -6,6 +6,7 @@ Within a tick they are spread evenly, so bursts shorter than a tick are not seen
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from appliance.policies.scaling import GatewayLoad, ScalingPolicy
 from appliance.simulate.plant import Outcome, Plant, Traffic, replay
@@ -20,6 +21,8 @@ LEAST_S = 120.0
 _LONGEST_TICK_S = 60.0
 _UNKNOWN_SERVICE_S = 0.5
 _TICK_S = 2.0
+#: Latency under load is none of its figures, and its agents do not grow; a replay goes by the other rules.
+_NOT_PART_OF_THE_PLANT = ("target_p95_ms", "target_ttft_ms", "threads", "max_threads", "max_batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Comparison:
     """Old values beside new ones on the same requests, on agents of `slots` that take `start_s` to start.
 
     A miss is a wait of more than `slo_wait_s`, the new policy's, before a request executes. Where nothing
-    could be compared there are no sides, and `why_not` says why.
+    could be compared there are no sides, and `why_not` says why. Of what is set, `left_out` is not replayed.
     """
 
     seconds: float
@@ -51,17 +54,20 @@ class Comparison:
     old: Side | None = None
     new: Side | None = None
     why_not: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Came:
-    """What came in one tick."""
+    """What came in one tick; `weighed` are finished ones whose `tokens` were counted."""
 
     start: float
     end: float
     requests: int
     finished: int
     service_s: float
+    weighed: int
+    tokens: int
 
 
 def compare_policies(ticks: Iterable[Tick], old: ScalingPolicy, new: ScalingPolicy) -> Comparison:
@@ -76,7 +82,11 @@ def compare_policies(ticks: Iterable[Tick], old: ScalingPolicy, new: ScalingPoli
     plant = Plant(slots, new.start_s, _TICK_S, most, 0, new.slo_wait_s)
     finished = sum(one.finished for one in spans)
     mean_s = sum(one.service_s for one in spans) / finished if finished else _guess(new)
-    known = Comparison(seconds, requests, mean_s, plant.slots, plant.start_s, plant.slo_wait_s)
+    tokens_each = sum(one.tokens for one in spans) / max(1, sum(one.weighed for one in spans))
+    left_out = _left_out((old, new), tokens_each)
+    known = Comparison(
+        seconds, requests, mean_s, plant.slots, plant.start_s, plant.slo_wait_s, left_out=left_out
+    )
     if seconds < LEAST_S or not requests:
         why = "no request came" if seconds >= LEAST_S else f"only {seconds:.0f} s are recorded yet"
         return replace(known, why_not=why)
@@ -85,8 +95,20 @@ def compare_policies(ticks: Iterable[Tick], old: ScalingPolicy, new: ScalingPoli
     sides = []
     for policy in (old, new):
         initial = min(max(first.given.load.current, policy.min_agents), policy.max_agents)
-        sides.append(_side(replay(traffic, Ours(policy, initial=initial), plant)))
+        shown = Ours(_without(policy, left_out), initial=initial, tokens_each=tokens_each)
+        sides.append(_side(replay(traffic, shown, plant)))
     return replace(known, old=sides[0], new=sides[1])
+
+
+def _left_out(policies: Sequence[ScalingPolicy], tokens_each: float) -> tuple[str, ...]:
+    """Targets of what the plant does not have: without their figures nothing would ever be lowered."""
+    unknown = _NOT_PART_OF_THE_PLANT if tokens_each else (*_NOT_PART_OF_THE_PLANT, "target_tokens_per_s")
+    return tuple(name for name in unknown if any(getattr(one, name) is not None for one in policies))
+
+
+def _without(policy: ScalingPolicy, targets: Sequence[str]) -> ScalingPolicy:
+    changes: dict[str, Any] = dict.fromkeys(targets)
+    return replace(policy, **changes)
 
 
 def _guess(policy: ScalingPolicy) -> float:
@@ -100,18 +122,21 @@ def _arrivals(ticks: Sequence[Tick]) -> list[_Came]:
     before: dict[str, GatewayLoad] = {}
     spans = []
     for index, tick in enumerate(ticks):
-        requests = finished = 0
+        requests = finished = weighed = tokens = 0
         service_s = 0.0
         for seen in tick.given.load.gateways:
             was = before.get(seen.process)
             if was is not None:
                 requests += max(0, (seen.accepted or 0) - (was.accepted or 0))
-                finished += max(0, (seen.finished or 0) - (was.finished or 0))
+                answered = max(0, (seen.finished or 0) - (was.finished or 0))
+                finished += answered
                 service_s += max(0.0, (seen.service_s or 0.0) - (was.service_s or 0.0))
+                if seen.tokens is not None and was.tokens is not None:
+                    weighed, tokens = weighed + answered, tokens + max(0, seen.tokens - was.tokens)
             before[seen.process] = seen
         if index:
             start = max(ticks[index - 1].now, tick.now - _LONGEST_TICK_S)
-            spans.append(_Came(start, max(tick.now, start), requests, finished, service_s))
+            spans.append(_Came(start, max(tick.now, start), requests, finished, service_s, weighed, tokens))
     return spans
 
 

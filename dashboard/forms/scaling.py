@@ -12,8 +12,8 @@ from unfold.widgets import (
 
 from appliance.policies.scaling_keys import KEYS, SCHEDULES, Key
 from appliance.policies.schedules import EXAMPLE
-from appliance.row_settings import Setting
-from appliance.scaling_settings import DEFAULT, DRY_RUN, PAUSED
+from appliance.row_settings import DEFAULT, Setting
+from appliance.scaling_settings import DRY_RUN, GROUPS, PAUSED, explain_key
 from dashboard.scaling_presenters import scaling_label
 
 _FLAGS: Final[tuple[Setting, ...]] = (PAUSED, DRY_RUN)
@@ -23,6 +23,12 @@ COMMON: Final = (
     "min", "max", "hold", "warm_floor", "activation", "idle_s", "target_queue_wait_ms", SCHEDULES,
     *(one.key for one in _FLAGS),
 )  # fmt: skip
+#: What is to be known of all settings under a heading.
+_NOTES: Final = {
+    "Targets": "The rule that asks for the most agents counts; empty ones ask nothing.",
+    "Size of an agent": "Where load asks for more and no agent can be added, those that are there grow on "
+    "their boxes: first in threads, then in batch. When load is less, they shrink again.",
+}
 
 
 class ScalingForm(forms.Form):
@@ -49,13 +55,14 @@ class ScalingForm(forms.Form):
         """What most people come for."""
         return [self[key] for key in COMMON]
 
-    def others(self) -> list[forms.BoundField]:
-        """The rest."""
-        return [self[key] for key in self.fields if key not in COMMON]
+    def others(self) -> list[tuple[str, str, list[forms.BoundField]]]:
+        """The rest: heading, what is to be known of all of them, and the fields."""
+        rest = ((name, [self[key] for key in keys if key not in COMMON]) for name, keys in GROUPS.items())
+        return [(name, _NOTES.get(name, ""), fields) for name, fields in rest if fields]
 
     def others_are_wrong(self) -> bool:
         """Whether a mistake is among the rest, which is shown then."""
-        return any(field.errors for field in self.others())
+        return any(field.errors for _, _, fields in self.others() for field in fields)
 
     def changes(self) -> dict[str, Any]:
         """What is to be another, by key; what was emptied goes back to its default."""
@@ -70,9 +77,8 @@ class ScalingForm(forms.Form):
 
 def _number(key: str, one: Key) -> forms.Field:
     needed = key in _NEVER_EMPTY
-    words = _sentence(one.meaning) + (
-        "" if needed else " Empty: none." if one.clears else " Empty: the default."
-    )
+    meaning, unset = explain_key(key)
+    words = meaning if needed else f"{meaning} Empty: {unset}."
     if one.whole:
         return forms.IntegerField(
             required=needed, min_value=int(one.low), max_value=int(one.high), help_text=words,

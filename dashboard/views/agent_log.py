@@ -7,10 +7,11 @@ from django.shortcuts import get_object_or_404
 from django.views.decorators.http import require_safe
 
 from appliance.agent_logs import DEFAULT_LINES, MAX_LINES, AgentLog, LogUnavailable, UnitState, read_agent
+from appliance.agent_shapes import describe_shape, read_starts
 from appliance.fleet import agent_state
 from appliance.models import Agent
 from dashboard.access import needs
-from dashboard.formats import format_age, format_bytes, format_count
+from dashboard.formats import format_age, format_bytes, format_count, format_shape
 from dashboard.views.pages import render_live
 
 CHOICES = (DEFAULT_LINES, 300, MAX_LINES)
@@ -26,6 +27,7 @@ def agent_log(request: HttpRequest, pk: str) -> HttpResponse:
     context = {
         "agent": agent,
         "state": agent_state(agent, ()),
+        "shape": format_shape(describe_shape(agent, read_starts([agent]).get(agent.pk))),
         "lines": log.lines if log else (),
         "unit": unit_facts(log.unit, time.time()) if log and log.unit else (),
         "problem": problem,

@@ -15,6 +15,7 @@ from appliance.errors import VerbError
 from appliance.models import Decision, Deployment
 from dashboard.access import needs
 from dashboard.node_presenters import bounded, instant_text
+from dashboard.scaling_presenters import change_text
 from dashboard.views.pages import render_page
 
 ROWS = 50
@@ -79,12 +80,11 @@ def decisions(request: HttpRequest) -> HttpResponse:
 
 def decision_line(row: Decision) -> dict[str, Any]:
     """What a line of the list shows, as plain texts."""
-    change = str(row.after) if row.before == row.after else f"{row.before} → {row.after}"
     return {
         "pk": row.pk,
         "at": instant_text(row.at),
         "deployment": row.deployment,
-        "change": change,
+        "change": change_text(row),
         "dry_run": row.dry_run,
         "reason": bounded(row.reason),
         "lines": [bounded(line) for line in decision_log.explain(row)],

@@ -8,10 +8,12 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.http import require_safe
 
+from appliance.agent_shapes import describe_shape, read_starts
 from appliance.fleet import agent_state, node_state
 from appliance.models import Agent, Enrolment, Node, RemoteStep, Transfer
 from appliance.profiles import profiles_of
 from dashboard.access import needs
+from dashboard.formats import format_shape
 from dashboard.node_actions import CHANGE, offered_actions
 from dashboard.node_presenters import (
     bounded,
@@ -67,6 +69,7 @@ def node(request: HttpRequest, name: str) -> HttpResponse:
 def describe_node(row: Node, user: Any, now: float) -> dict[str, Any]:
     """What the page of a node shows at one instant."""
     newest = row.transfers.all()[:TRANSFERS_SHOWN]
+    starts = read_starts(row.agents.all())
     transfers = sorted(newest, key=lambda one: one.state != Transfer.State.RUNNING)
     return {
         "node": row,
@@ -82,6 +85,7 @@ def describe_node(row: Node, user: Any, now: float) -> dict[str, Any]:
                 "deployment": agent.deployment.name,
                 "state": agent_state(agent, ()),
                 "wanted": agent.wanted,
+                "shape": format_shape(describe_shape(agent, starts.get(agent.pk))),
                 "release": agent.release_sha256[:12],
                 "error": bounded(agent.error),
             }

@@ -97,7 +97,7 @@ def test_explained_in_sentences(ask, decided):
     [one] = ask("GET", "/api/decisions?kind=load&limit=1")[1]["items"]
     said = "\n".join(one["explanation"])
     assert "minilm went from 2 to 3 agents" in said
-    assert "wait 3, cpu could not tell" in said
+    assert "wait 3 (to keep waits short), cpu could not tell (by CPU)" in said
     assert "max 3" in said
     assert "3.1 requests/s of 0.90 s" in said
 

@@ -20,6 +20,9 @@ def test_all_is_told_and_changed(ask, rows):
     assert changed["forbidden"] == {"box-9": "has the label disk=hdd, which is avoided"}
     assert ask("PATCH", PATH, {})[1] == changed
     assert AuditEvent.objects.get(verb="set_placement").actor == "oscar"
+    assert ask("PATCH", PATH, {"avoid": None})[1]["settings"] == told["settings"] | {"spread": "region"}
+    assert ask("PATCH", PATH, dict.fromkeys(told["settings"]))[1]["settings"] == told["settings"]
+    assert Deployment.objects.get().placement == {}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ def test_all_is_told(ask, rows):
     Decision.objects.create(
         at=timezone.now(), deployment="minilm", trigger="tick", before=1, want=3, after=2,
         inputs={"ready": 1, "want_wait": 3, "want_cpu": None}, clamps=["max 2"], reason="3 asked",
+        actions=["create an agent on local"],
     )  # fmt: skip
     status, told, _ = ask("GET", PATH, by="vera")
     assert (status, told["name"]) == (200, "minilm")
@@ -26,6 +27,7 @@ def test_all_is_told(ask, rows):
     assert (told["settings"]["max"], told["settings"]["idle_s"], told["settings"]["hold"]) == (4, 75, None)
     assert told["decision"]["wants"] == {"wait": 3, "cpu": None}
     assert told["decision"]["clamps"] == ["max 2"]
+    assert told["decision"]["actions"] == ["create an agent on local"]
     assert ask("GET", "/api/deployments/nothing/scaling")[0] == 404
 
 
@@ -61,6 +63,16 @@ def test_a_wrong_value_changes_nothing(ask, rows, body, words):
     assert (status, document["error"]["code"]) == (400, "invalid")
     assert words in document["error"]["message"]
     assert Deployment.objects.get().scaling == {}
+
+
+def test_null_is_the_default_in_a_preview_too(ask, rows):
+    """As in a change; nothing is changed."""
+    status, told, _ = ask(
+        "POST", f"{PATH}/preview", {"changes": {"idle_s": None, "schedule": None, "max": 2}}
+    )
+    assert (status, told["old"]) == (200, None)
+    assert ask("POST", f"{PATH}/preview", {"changes": {"max": None}})[0] == 400
+    assert Deployment.objects.get().max_agents == 4
 
 
 def test_one_that_goes_is_left_alone(ask, rows):

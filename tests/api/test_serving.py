@@ -65,6 +65,9 @@ def test_how_a_deployment_is_served_is_changed(ask, rows):
     assert ask("PATCH", "/api/deployments/minilm/serving", {})[1]["serving"] == before | change
     assert Deployment.objects.get().cache_bytes == 64_000_000
     assert AuditEvent.objects.get(verb="set_serving").actor == "oscar"
+    some = {"cache_mb": None, "balancing": None}
+    assert ask("PATCH", "/api/deployments/minilm/serving", some)[1]["serving"] == before | {"sticky": True}
+    assert ask("PATCH", "/api/deployments/minilm/serving", dict.fromkeys(before))[1]["serving"] == before
 
 
 @pytest.mark.parametrize(

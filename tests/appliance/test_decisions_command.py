@@ -4,6 +4,8 @@ import csv
 import datetime as dt
 import io
 import json
+import re
+from pathlib import Path
 
 import pytest
 from appliance_builders import make_model
@@ -62,6 +64,27 @@ def test_sentences_use_the_names_that_people_set(decided):
     assert explain(Decision(policy=policy, before=1, after=1))[-1].endswith(f"known of its agents: {words}")
 
 
+def test_each_rule_is_explained():
+    """Rules that ask for agents are named with what they ask for; which there are is told by their code."""
+    policies = Path(decision_log.__file__).parent / "policies"
+    source = "".join((policies / name).read_text() for name in ("scaling.py", "signal_rules.py"))
+    asked = set(re.findall(r'Want\(\s*"([a-z0-9_]+)"', source))
+    assert len(asked) >= 8
+    assert asked - set(decision_log.RULES) == set()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["done-first", "reason-first"])
+def test_what_was_done_is_told_once(order):
+    """Rows keep it within their reason, and apart; sentences tell it as what was done."""
+    done = "change minilm-1 from 2 x 1 threads, batch 8 to 4 x 1 threads, batch 8: load asks for 5"
+    parts = (done, "asked 5, at most 2")
+    reason = "; ".join(parts[index] for index in order)
+    lines = explain(Decision(before=2, after=2, want=5, reason=reason, actions=[done]))
+    assert "Why: asked 5, at most 2." in lines
+    assert f"Done at once: {done}." in lines
+    assert "Why: started." in explain(Decision(before=1, after=1, reason="started", actions=["started"]))
+
+
 def test_the_table(capsys, decided):
     """When, from and to, what was asked and by which rule, what limited it, and why."""
     heads, first, second, third = run(capsys).strip().splitlines()
@@ -94,6 +117,18 @@ def test_in_sentences(capsys, decided):
     ):
         assert part in said
     assert "dry run" in run(capsys, "--explain")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--kind", "lod"], "no decisions of kind 'lod'; there are: cannot_tell, load"),
+        (["--until", "30d"], "no decisions that fit: ask for a longer time, or for all kinds"),
+    ],
+)
+def test_where_nothing_fits_what_there_is_is_named(capsys, decided, arguments, said):
+    """A kind that there is not, or a time without any."""
+    assert run(capsys, *arguments).strip() == said
 
 
 @pytest.mark.parametrize(

@@ -98,11 +98,11 @@ def test_deployment_states(fields, states, expected):
 
 
 def test_agents_in_a_terminal():
-    """With what an agent runs is one column; why it gets no requests, which is long, is the last."""
+    """How large an agent is is one column; why it gets no requests, which is long, is the last."""
     speed = {"workers": 2, "threads": 1, "batch_size": 8, "capacity_rps": None, "profile": "default"}
     row = narrow({"id": "minilm-aaaaaa", "health": "", **speed})
     assert row == {
-        "id": "minilm-aaaaaa", "capacity_rps": None, "profile": "default", "runs": "2 x 1, batch 8",
+        "id": "minilm-aaaaaa", "capacity_rps": None, "profile": "default", "shape": "2 x 1, batch 8",
         "health": "",
     }  # fmt: skip
     assert list(row)[-1] == "health"
@@ -164,6 +164,7 @@ def test_the_fleet_document_has_the_keys_that_scripts_read():
             {
                 "id": "minilm-aaaaaa", "deployment": "minilm", "node": "local", "state": "ready",
                 "in_flight": 2, "health": "", "workers": 2, "threads": 1, "batch_size": 8,
+                "stretched": False, "grown_from": None, "reported": None,
                 "capacity_rps": 50.0, "tokens_per_s": 1600, "profile": "learned",
             }
         ],

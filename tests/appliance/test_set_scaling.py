@@ -16,7 +16,7 @@ from appliance.policies.profiles import Profile
 from appliance.policies.scaling_keys import KEYS
 from appliance.publish import build_snapshot
 from appliance.scaling import set_scaling
-from appliance.scaling_settings import show_scaling, wanted_policy
+from appliance.scaling_settings import GROUPS, show_scaling, wanted_policy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,9 +25,10 @@ NIGHT = "daily 22:00-06:00 UTC min=0 max=1"
 OTHERS = {
     "min": 1, "max": 8, "warm_floor": 1, "activation": 2, "target_in_flight": 4.5, "target_cpu_percent": 70,
     "target_rps": 3, "target_p95_ms": 250, "target_queue_wait_ms": 500, "idle_s": 30, "stable_window_s": 40,
+    "target_ttft_ms": 90, "target_tokens_per_s": 900,
     "panic_window_s": 5, "panic_ratio": 3, "tolerance": 0.2, "max_up_per_min": 4, "max_down_per_min": 2,
     "stabilization_s": 20, "miss_cost_s": 10, "peak_s": 15, "season_s": 86400, "start_s": 1.5, "park_s": 60,
-    "hold": 3,
+    "hold": 3, "threads": 2, "max_threads": 4, "max_batch": 64,
 }  # fmt: skip
 
 
@@ -100,13 +101,15 @@ def test_capacity_is_an_average_agents(minilm):
         (["hold=0"], "hold=0 is outside min=1 and max=4"),
         (["warm_floor=9"], "warm_floor=9 is above max=4"),
         (["activation=9"], "activation=9 is above max=4"),
+        (["threads=4", "max_threads=2"], "max_threads=2 is below threads=4: raise max_threads or lower"),
+        (["threads=0"], "threads=0: a whole number from 1 to 256, or none is accepted"),
         (["panic_window_s=90"], "panic_window_s=90 is above stable_window_s=60"),
         (["tolerance=1"], "tolerance=1: a number from 0 to 0.9 is accepted"),
         (["target_rps=0"], "target_rps=0: a number from 0.001 to 1,000,000, or none is accepted"),
         (["idle_s=none"], "idle_s=none: a number from 1 to 86,400 is accepted"),
         (["min=default"], "min=default: a whole number"),
         (["idle=5"], "'idle' is not a key: accepted are min, max, "),
-        (["dry=yes"], ", hold, paused, dry_run, schedule"),
+        (["dry=yes"], ", max_batch, paused, dry_run, schedule"),
         (["paused=maybe"], "paused=maybe: yes or no is accepted"),
         (["idle_s=1", "idle_s=2"], "idle_s is given twice"),
         (["idle_s"], "'idle_s' is not accepted: KEY=VALUE is"),
@@ -131,7 +134,7 @@ def test_one_value_that_is_refused_changes_nothing(minilm, waited, pairs, said):
     assert show_scaling(Deployment.objects.get()) == before
     assert not AuditEvent.objects.exists()
     assert waited == []
-    by_others = any(word in said for word in ("below min", "outside", "is above", "asks more"))
+    by_others = any(word in said for word in ("is below", "outside", "is above", "asks more"))
     assert refused.value.returncode == (1 if by_others else 2)
 
 
@@ -168,8 +171,8 @@ def test_schedules_are_added_and_taken_away(minilm, waited, capsys):
 
 def test_the_command_tells_each_change(minilm, waited, capsys):
     """Old and new, one line a key; gateways are waited for only where routes change."""
-    told = run(capsys, "minilm", "idle_s=30", "dry_run=yes", "max_up_per_min=none")
-    assert told == "deployment minilm changed\n  idle_s: 75 -> 30\n  dry_run: no -> yes\n"
+    told = run(capsys, "minilm", "idle_s=30", "warm_floor=1", "max_up_per_min=none")
+    assert told == "deployment minilm changed\n  warm_floor: 0 -> 1\n  idle_s: 75 -> 30\n"
     assert waited == []
     document = json.loads(run(capsys, "minilm", "max=6", "hold=2", "paused=yes", "--json"))
     assert document["name"] == "minilm"
@@ -179,13 +182,34 @@ def test_the_command_tells_each_change(minilm, waited, capsys):
     assert run(capsys, "minilm", "max=6") == "deployment minilm scales as asked already\n"
 
 
+def test_a_preview_needs_values(minilm):
+    """Without one there is nothing to compare; bad arguments."""
+    with pytest.raises(CommandError, match="--preview needs values: set_scaling NAME KEY=VALUE") as refused:
+        call_command("set_scaling", "minilm", "--preview")
+    assert refused.value.returncode == 2
+
+
+def test_what_is_not_the_default_says_so(minilm, capsys):
+    """A value that people set stands beside the default; minimum and maximum have none."""
+    run(capsys, "minilm", "idle_s=30", "threads=2", "dry_run=yes")
+    lines = run(capsys, "minilm").splitlines()
+    said = {line.split()[0]: line for line in lines if " (default " in line}
+    assert sorted(said) == ["dry_run", "idle_s", "threads"]
+    assert " 30 (default 75) " in said["idle_s"]
+    assert " 2 (default none) " in said["threads"]
+
+
 def test_without_changes_the_command_prints_all(minilm, capsys):
-    """Every key with its value, what it means and what is accepted; and why so many are wanted."""
+    """Every key, by what belongs together, with value and what is accepted; and why so many are wanted."""
     Deployment.objects.update(reason="nothing comes: stay at 1 (min 1)", desired=1)
     lines = run(capsys, "minilm").splitlines()
-    keys = [line.split()[0] for line in lines[1:] if line.strip()]
-    assert keys[: len(KEYS) + 3] == [*KEYS, "paused", "dry_run", "schedule"]
+    keys = [line.split()[0] for line in lines[1:-2] if not line.isupper()]
+    assert keys == [key for group in GROUPS.values() for key in group]
+    assert sorted(keys) == sorted((*KEYS, "paused", "dry_run", "schedule"))
+    assert [line for line in lines if line.isupper()] == [heading.upper() for heading in GROUPS]
     assert lines[-1] == "now 1 wanted: nothing comes: stay at 1 (min 1)"
+    shown = command.Command().create_parser("manage.py", "set_scaling").format_help()
+    assert all(f"    {key} " in shown and KEYS[key].meaning in shown for key in KEYS)
     document = json.loads(run(capsys, "minilm", "--json"))
     assert set(document["settings"]) == {*KEYS, "paused", "dry_run", "schedule"}
     with pytest.raises(CommandError, match="no deployment is named 'bert'"):

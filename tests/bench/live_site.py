@@ -1,12 +1,13 @@
 """An appliance with agents of fixed service time on real hosts, and load on it: what scaling is judged by."""
 
 import contextlib
+import datetime as dt
 import json
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,11 +18,14 @@ from tests.bench.servers import ROOT, Server
 sys.path += [str(ROOT / "tests" / name) for name in ("stack", "fleet")]
 
 from appliance_process import wait_until
-from fleet_appliance import FleetAppliance, add_releases
+from fleet_appliance import FleetAppliance, add_releases, make_bare_home
 from fleet_trees import make_trees
 from hosts import Fleet, Host, why_not
 
-__all__ = ["Boxes", "Fleet", "LiveSite", "Phases", "live_site", "make_trees", "wait_until", "why_not"]
+__all__ = [
+    "Boxes", "Fleet", "Host", "LiveSite", "Phases", "live_site", "make_model_home", "make_trees",
+    "wait_until", "why_not",
+]  # fmt: skip
 
 #: One at a time, so an agent does twenty requests a second.
 SERVICE_MS = 50.0
@@ -58,13 +62,23 @@ for line in sys.stdin:
 """
 
 
+def seconds_of(text: str) -> float:
+    """Unix seconds of a time as a row keeps it."""
+    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC).timestamp()
+
+
+def count_ready(agents: Iterable[Mapping[str, Any]]) -> int:
+    """How many of these rows serve."""
+    return sum((one["wanted"], one["state"]) == ("warm", "ready") for one in agents)
+
+
 class LiveSite:
     """A started appliance whose agents run on hosts alone; `scratch` takes keys and records."""
 
-    def __init__(self, appliance: FleetAppliance, scratch: Path) -> None:
-        self.appliance = appliance
+    def __init__(self, appliance: FleetAppliance, scratch: Path, hosts: Sequence[Host] = ()) -> None:
+        self.appliance, self.hosts = appliance, tuple(hosts)
         self._scratch = scratch
-        self._key = appliance.create_key("bench")
+        self._key = appliance.create_key("live")
         self._key_file = scratch / "key"
         self._key_file.touch(0o600)
         self._key_file.write_text(self._key)
@@ -92,6 +106,13 @@ class LiveSite:
         gone = "SELECT 1 FROM appliance_deployment WHERE name = ?"
         wait_until(lambda: not self.appliance.query(gone, name), WAIT_S, f"{name} is gone")
 
+    def models(self) -> list[str]:
+        """Models of its catalog that can be deployed and are no stand-ins."""
+        rows = self.appliance.query(
+            "SELECT name FROM appliance_inferencemodel WHERE state = 'ready' AND source NOT LIKE 'dir:/fake%'"
+        )
+        return [row[0] for row in rows]
+
     def agents(self, name: str) -> list[Mapping[str, Any]]:
         """Rows of its agents, with the name of their node."""
         rows = self.appliance.query(
@@ -103,7 +124,7 @@ class LiveSite:
 
     def ready(self, name: str) -> int:
         """Agents that serve."""
-        return sum((one["wanted"], one["state"]) == ("warm", "ready") for one in self.agents(name))
+        return count_ready(self.agents(name))
 
     def desired(self, name: str) -> int:
         """The loop's last decision."""
@@ -133,6 +154,14 @@ class LiveSite:
         )  # fmt: skip
         return sum(int(row[0]) - int(row[1]) for row in rows)
 
+    def decided_since(self, name: str, since: float) -> list[tuple[float, int]]:
+        """When decisions since then were made (Unix seconds), and the number of agents after each."""
+        rows = self.appliance.query(
+            "SELECT at, after FROM appliance_decision WHERE deployment = ? AND dry_run = 0"
+            " AND at >= datetime(?, 'unixepoch') ORDER BY at, id", name, since,
+        )  # fmt: skip
+        return [(seconds_of(row[0]), int(row[1])) for row in rows]
+
     def changes(self, name: str, since: float) -> int:
         """Decisions since then that changed its number."""
         rows = self.appliance.query(
@@ -146,6 +175,13 @@ class LiveSite:
         """A process that orders changes of scaling at once."""
         with Verbs(self.appliance) as verbs:
             yield verbs
+
+    def deploy(self, name: str, model: str, *, least: int, most: int, **scaling: object) -> None:
+        """A deployment of a model of the catalog; returns once it has served."""
+        few, many = str(least), str(most)
+        self.appliance.run("deploy", name, "--model", model, "--min", few, "--max", many, "--wait")
+        if scaling:
+            self.scale(name, **scaling)
 
     # Load.
 
@@ -255,6 +291,16 @@ class Boxes:
     prefix: str = "scaled"
 
 
+def make_model_home(model: Path, scratch: Path) -> Path | None:
+    """A state directory with a model that another has in its own, for `live_site`; None: that is none."""
+    template = model.parent.parent
+    if not (template / "db.sqlite3").is_file():
+        return None
+    home = make_bare_home(template, scratch / "model-home")
+    add_releases(home, pythons=("3.11",))
+    return home
+
+
 @contextlib.contextmanager
 def live_site(
     fleet: Fleet, scratch: Path, boxes: Boxes = Boxes(), home: Path | None = None
@@ -278,6 +324,6 @@ def live_site(
             for one in [appliance.begin_enroll(host) for host in hosts]:
                 told = one.finish()
                 assert told.code == 0, told
-            yield LiveSite(appliance, scratch)
+            yield LiveSite(appliance, scratch, hosts)
     finally:
         fleet.remove(*names)

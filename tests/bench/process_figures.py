@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -66,7 +67,7 @@ class CpuWatch:
         return used | {"elapsed": time.monotonic() - self._at}
 
 
-class Looking:
+class Looking(ABC):
     """Calls `look` each `every_s` in a thread of its own while the context lasts."""
 
     def __init__(self, every_s: float) -> None:
@@ -84,9 +85,9 @@ class Looking:
         self._ended.set()
         self._thread.join()
 
+    @abstractmethod
     def look(self) -> None:
         """Look once."""
-        raise NotImplementedError
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_s):

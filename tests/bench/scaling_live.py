@@ -21,20 +21,27 @@ from tests.bench.live_site import (
     Fleet,
     LiveSite,
     Phases,
+    count_ready,
     live_site,
     make_trees,
+    seconds_of,
     wait_until,
     why_not,
 )
+from tests.bench.live_stages import Stages, in_words, read_stages
 from tests.bench.open_load import Row, percentile
 from tests.bench.processes import signals_interrupt
 from tests.bench.report import Mark, render_marks, render_table
 
 #: The step: from idle to 80 % of what four agents do.
-STEP_RPS = 0.8 * 4 * CAPACITY_RPS
+ENOUGH_AGENTS, PART = 4, 0.8
+STEP_RPS = PART * ENOUGH_AGENTS * CAPACITY_RPS
 STEP_AGENTS_MOST = 8
-#: What 95 % of requests are to take less than.
+#: What 95 % of requests are to take less than, and how the appliance is told.
 SLO_S = 0.5
+TOLD = {"target_p95_ms": 1000 * SLO_S, "target_queue_wait_ms": 1000 * SLO_S}
+#: More than any box here does, for as long as it takes to see what it does.
+FLOOD_RPS, FLOOD_S, FLOOD_SEEN_S = 1000.0, 10.0, 4.0
 STEP_MARK_S, ZERO_MARK_S, PARKED_MARK_S, GAP_MARK_S = 6.0, 1.5, 0.2, 5.0
 HELD = 200
 GONE_S, TICKS_S, NOTICED_S = 120.0, 30.0, 30.0
@@ -44,7 +51,7 @@ GONE_S, TICKS_S, NOTICED_S = 120.0, 30.0, 30.0
 class Step:
     """A load step. `back_s` is from the step until p95 stayed under its SLO, None: it did not.
 
-    `p95_s` are of requests due in each second since.
+    `p95_s` are of requests due in each second since, `stages` until enough agents were there.
     """
 
     back_s: float | None
@@ -52,6 +59,16 @@ class Step:
     requests: int
     failed: int
     most_ready: int
+    stages: Stages
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSteps:
+    """The same with a real model: what four of its agents do in all, what was offered, and how it went."""
+
+    four_rps: float
+    offered_rps: float
+    steps: list[Step]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +100,7 @@ class LiveFigures:
     """What was measured; `trouble` says why nothing was, `failed` that it was the appliance's fault."""
 
     steps: list[Step] = field(default_factory=list)
+    model: ModelSteps | None = None
     zero_s: list[float] = field(default_factory=list)
     held: tuple[int, int, float] = (0, 0, 0.0)
     empty_s: float = 0.0
@@ -97,16 +115,20 @@ def measure_step(
     site: LiveSite, name: str, seconds: float = 20.0, rps: float = STEP_RPS, slo_s: float = SLO_S
 ) -> Step:
     """From one idle agent to `rps`, all at once; 95 % of requests are to take less than `slo_s`."""
-    most = site.ready(name)
+    most, created = 0, {}
     with Phases(site, name, [(rps, seconds)]) as load:
         while load.running:
-            most = max(most, site.ready(name))
+            agents = site.agents(name)
+            created.update({one["id"]: seconds_of(one["created_at"]) for one in agents})
+            most = max(most, count_ready(agents))
             time.sleep(0.2)
     (run,) = load.runs
     p95_s = _by_second(run.rows, seconds)
     late = [second for second, value in enumerate(p95_s) if value is not None and value > slo_s]
     back_s = 0.0 if not late else float(late[-1] + 1)
-    return Step(back_s if back_s < len(p95_s) else None, p95_s, len(run.rows), len(run.failed), most)
+    back = back_s if back_s < len(p95_s) else None
+    stages = read_stages(site, name, run, created, ENOUGH_AGENTS)
+    return Step(back, p95_s, len(run.rows), len(run.failed), most, stages)
 
 
 def _by_second(rows: Sequence[Row], seconds: float) -> tuple[float | None, ...]:
@@ -115,6 +137,29 @@ def _by_second(rows: Sequence[Row], seconds: float) -> tuple[float | None, ...]:
         if row.t < len(due):
             due[int(row.t)].append(row.ms / 1000 if row.good else float("inf"))
     return tuple(percentile(sorted(values), 0.95) for values in due)
+
+
+def measure_steps(site: LiveSite, name: str, rounds: int, rps: float = STEP_RPS) -> list[Step]:
+    """Steps, each from one agent that has rested."""
+    steps = []
+    for _ in range(rounds):
+        wait_until(partial(_rests, site, name, 1), GONE_S, "one agent is left")
+        steps.append(measure_step(site, name, rps=rps))
+    return steps
+
+
+def measure_model_steps(site: LiveSite, model: str, rounds: int) -> ModelSteps:
+    """A step to the same part of what four agents of a real model do together on these boxes."""
+    name = f"{model}-step"
+    site.deploy(name, model, least=ENOUGH_AGENTS, most=ENOUGH_AGENTS, park_s=0, idle_s=3, **TOLD)
+    site.wait_ready(name, ENOUGH_AGENTS)
+    flood = site.offer(name, FLOOD_RPS, FLOOD_S)
+    ended = sum(row.good and FLOOD_SEEN_S <= row.ended_s < FLOOD_S for row in flood.rows)
+    four_rps = ended / (FLOOD_S - FLOOD_SEEN_S)
+    site.scale(name, min=1, max=STEP_AGENTS_MOST)
+    steps = measure_steps(site, name, rounds, PART * four_rps)
+    site.undeploy(name)
+    return ModelSteps(four_rps, PART * four_rps, steps)
 
 
 def wait_empty(site: LiveSite, name: str, state: str = "") -> float:
@@ -235,11 +280,11 @@ def measure_live(home: Path | None, scratch: Path, rounds: int, *, downs: int, k
 
 
 def _measure(site: LiveSite, found: LiveFigures, rounds: int, downs: int, kill_s: float) -> None:
-    site.add("step", least=1, most=STEP_AGENTS_MOST, park_s=0, idle_s=3)
-    for _ in range(rounds):
-        wait_until(partial(_rests, site, "step", 1), GONE_S, "one agent is left")
-        found.steps.append(measure_step(site, "step"))
+    site.add("step", least=1, most=STEP_AGENTS_MOST, park_s=0, idle_s=3, **TOLD)
+    found.steps = measure_steps(site, "step", rounds)
     site.undeploy("step")
+    if site.models():
+        found.model = measure_model_steps(site, site.models()[0], rounds)
     site.add("zero", least=0, most=4, park_s=0, idle_s=3)
     found.zero_s = measure_first_answers(site, "zero", 3 * rounds)
     found.held = measure_held(site, "zero")
@@ -267,10 +312,10 @@ def render_live(found: LiveFigures) -> str:
     if found.trouble:
         return f"NOT MEASURED: {found.trouble}"
     rows = []
-    for step in found.steps:
-        back = "never" if step.back_s is None else f"{step.back_s:.0f} s"
-        words = f"{step.requests} requests, {step.failed} failed, {step.most_ready} agents at most"
-        rows.append([f"idle to {STEP_RPS:.0f}/s: p95 stays under {SLO_S:g} s after", back, words])
+    rows += _render_steps(found.steps, f"idle to {STEP_RPS:.0f}/s")
+    if found.model is not None:
+        four = f"real model, four agents do {found.model.four_rps:.0f}/s: idle to"
+        rows += _render_steps(found.model.steps, f"{four} {found.model.offered_rps:.0f}/s")
     for name, times in (("zero", found.zero_s), ("parked", found.parked_s)):
         if times:
             worst = f"best {min(times):.3f} s, worst {max(times):.3f} s"
@@ -292,6 +337,16 @@ def render_live(found: LiveFigures) -> str:
         )
         rows.append([f"worker killed {two.kills} times: longest gap", f"{two.longest_gap_s:.1f} s", words])
     return render_table(["two boxes, agents of 50 ms one at a time", "", ""], rows)
+
+
+def _render_steps(steps: Sequence[Step], what: str) -> list[list[str]]:
+    rows = []
+    for step in steps:
+        back = "never" if step.back_s is None else f"{step.back_s:.0f} s"
+        words = f"{step.requests} requests, {step.failed} failed, {step.most_ready} agents at most"
+        rows.append([f"{what}: p95 stays under {SLO_S:g} s after", back, words])
+    stages = in_words([step.stages for step in steps])
+    return [*rows, [f"median s to agent {ENOUGH_AGENTS}", "", stages]] if steps else rows
 
 
 def compute_live_marks(found: LiveFigures) -> list[Mark]:

@@ -22,6 +22,7 @@ from tests.bench.engine_ceiling import compute_reference
 from tests.bench.failover import OURS, Timing, measure_failover
 from tests.bench.failover_report import compute_failover_marks, render_failover
 from tests.bench.inputs import write_bodies
+from tests.bench.live_site import make_model_home, why_not
 from tests.bench.overload import OverloadPace, measure_overload
 from tests.bench.overload_report import compute_overload_marks, render_overload
 from tests.bench.report import render_marks
@@ -124,7 +125,8 @@ def _measure_control_loop(scratch: Path, length: Length) -> Told:
 
 def _measure_live(scratch: Path, length: Length) -> Told:
     rounds, downs, kill_s = (1, 4, 20.0) if length.quick else (3, 40, 60.0)
-    found = measure_live(None, scratch, length.rounds or rounds, downs=downs, kill_s=kill_s)
+    home = None if length.quick or why_not() else make_model_home(length.find_model(), scratch)
+    found = measure_live(home, scratch, length.rounds or rounds, downs=downs, kill_s=kill_s)
     text = f"{render_live(found)}\n\n{render_marks(compute_live_marks(found))}"
     return Told(text, asdict(found), found.failed)
 

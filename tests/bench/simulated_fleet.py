@@ -72,6 +72,8 @@ class PlayedSteward:
         if verb == "missing":
             return _line(models=[], releases=[], blobs={})
         agent = str(asked.get("agent", ""))
+        brought = [str(one["agent"]) for one in asked.get("agents", ())]
+        self._units |= {one: _unit("active") for one in brought}
         if verb == "start":
             self._units[agent] = _unit("active")
         elif verb == "stop" and agent in self._units:
@@ -79,7 +81,7 @@ class PlayedSteward:
         elif verb == "forget":
             self._units.pop(agent, None)
         self._status = b""
-        return _line()
+        return _line(agents={one: {} for one in brought})
 
 
 def _unit(state: str) -> dict[str, object]:

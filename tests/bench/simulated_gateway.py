@@ -130,7 +130,7 @@ class SimulatedGateway:
             "failed": 0, "shed": 0, "cancelled": 0, "in_flight": in_flight, "queued": 0,
             "concurrency_s": counted.concurrency_s, "oldest_wait_s": 0.0,
             "tokens": int(counted.accepted) * 20, "duration": durations, "queue_wait": waits,
-            "service_s": counted.accepted * SERVICE_S,
+            "service_s": counted.accepted * SERVICE_S, "first_token": durations,
         }  # fmt: skip
         return DeploymentReport(**{key: known[key] for key in known if key in _FIELDS})  # type: ignore[arg-type]
 

@@ -9,14 +9,14 @@ from fleet_builders import agent_report, deployment_report, gateway_report
 from appliance.authority import ensure_authority
 from appliance.control.calibration import Calibrations
 from appliance.control.gateway_board import GatewayBoard
-from appliance.control.hands import Hands, Lane
+from appliance.control.hands import Hands, Lane, describe
 from appliance.control.history import Usage
 from appliance.control.measure import Measured, Measurer, Outcome
 from appliance.control.node_orders import NodeOffice
 from appliance.control.node_power import PowerOffice
 from appliance.control.node_views import NodeViews
 from appliance.control.renewal import Renewals
-from appliance.control.tick import Loop, Outside, describe
+from appliance.control.tick import Loop, Outside
 from appliance.models import Agent, InferenceModel, RouteState
 from appliance.policies.snapshot import Generation
 from provisioning.errors import ProvisioningError
@@ -124,6 +124,22 @@ class FakeLevels:
         self.told += [("resume", agent) for agent, _, _ in agents]
 
 
+class FakeShapes:
+    """Orders of another shape that were given; `failed` are agents that did not follow, and why."""
+
+    def __init__(self):
+        self.told, self.failed, self.busy = [], {}, frozenset()
+
+    def order(self, agents):
+        self.told += [(agent, str(shape)) for (agent, _, _), shape in agents]
+
+    def in_hand(self):
+        return self.busy
+
+    def failures(self):
+        return dict(self.failed)
+
+
 class FakeSwitch:
     """Sends for machines; `refuses` is what keeps it from that."""
 
@@ -192,6 +208,7 @@ class Stage:
         self.board = GatewayBoard()
         self.asker = FakeAsker()
         self.levels = FakeLevels()
+        self.shapes = FakeShapes()
         self.switch = FakeSwitch()
         self.measurer = FakeMeasurer()
         self.imports = []
@@ -215,6 +232,7 @@ class Stage:
                 calibrations=Calibrations(self.measurer),
                 asker=self.asker,
                 levels=self.levels,
+                shapes=self.shapes,
                 power=PowerOffice(lambda power: self.switch, begin=lambda work: work()),
                 routes_file=environment.routes_file,
                 read_usage=lambda: Usage(12.5, 40.0),

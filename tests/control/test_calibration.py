@@ -272,12 +272,16 @@ GOOD = {
         {"tokens_per_s": None}, {"fixed_s": 0, "per_token_s": 0},
         {"workers": 256, "batch_size": 1024}, {"capacity_rps": 1e-300}, {"fixed_s": 3601},
         pytest.param({"tokens_per_s": 10**400}, id="beyond floats"),
+        {"full_batch_size": -1}, {"full_batch_size": 1025}, {"full_rps": "fast"},
     ],
     ids=str,
 )  # fmt: skip
 def test_what_an_agent_says_is_checked(changes):
-    """Figures that are none are refused, whatever they are."""
-    assert parse_measured(json.dumps(GOOD).encode()).workers == 2
+    """Figures that are none are refused, whatever they are; some an older agent does not have."""
+    older = parse_measured(json.dumps(GOOD).encode())
+    assert (older.workers, older.full_batch_size, older.full_rps) == (2, 0, 0.0)
+    newer = parse_measured(json.dumps(GOOD | {"full_batch_size": 64, "full_rps": 140}).encode())
+    assert (newer.full_batch_size, newer.full_rps) == (64, 140.0)
     with pytest.raises(ProtocolError):
         parse_measured(json.dumps(GOOD | changes).encode())
 

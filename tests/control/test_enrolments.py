@@ -306,7 +306,7 @@ def test_lease_lost_in_first_contact_leaves_no_node(boxes):
     assert (row.state, row.stage) == (State.WAITING, "")
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [24, pytest.param(200, marks=pytest.mark.slow)])
 def test_many_boxes_at_once(boxes, count):
     """At most sixteen are worked on at a time, in bounded memory, and one that hangs delays no other."""
     names = [f"10.1.{number // 100}.{number % 100 + 1}" for number in range(count)]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fleet_builders import NOW, gateway_report
 
 from appliance.control.gateway_board import GatewayBoard, Listeners
+from appliance.control.runtime import Share
 from appliance.policies.report import GenerationEvent, WantEvent
 from appliance.policies.snapshot import Generation
 
@@ -49,6 +50,34 @@ def test_want_calls_the_loop():
     assert board.view(NOW + 4).held == set()
     assert board.hear("gateway-1", replace(HELD, reason="agent_lost"), NOW)
     assert board.view(NOW + 4).held == set()
+
+
+def test_a_queue_calls_the_loop_by_its_own_way(tmp_path):
+    """What tells of a queue goes where it may be left alone; it holds no request."""
+    (tmp_path / "gateway-1.sock").touch()
+    board, wanted, queued = GatewayBoard(), threading.Semaphore(0), threading.Semaphore(0)
+
+    def read(path, *, silence_s):
+        yield replace(HELD, reason="queued")
+        raise ConnectionResetError
+
+    listeners = Listeners(tmp_path, board, wanted.release, on_queue=queued.release, read=read)
+    thread = threading.Thread(target=listeners.run)
+    thread.start()
+    assert queued.acquire(timeout=10)
+    listeners.stop()
+    thread.join(10)
+    assert not wanted.acquire(blocking=False)
+    assert board.view(NOW).held == set()
+
+
+def test_ticks_for_queues_take_a_fifth_of_the_time():
+    """After one of 0.3 s none begins for 1.2 s."""
+    share = Share()
+    assert share.allows(0.0)
+    share.ran(10.0, 10.3)
+    assert not share.allows(11.4)
+    assert share.allows(11.6)
 
 
 def test_listeners_follow_each_gateway(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 from control_builders import START, Stage, add_model
 from django.db import DatabaseError
+from fleet_builders import histogram
 
 from appliance.control import lease
 from appliance.control.inputs import KEPT_S, prune_inputs, read_ticks
@@ -45,6 +46,27 @@ def test_every_tick_is_decided_again_as_it_was(stage):
     assert len({tick.given.load.current for tick in ticks}) > 1
     assert {tick.given.answer.valid for tick in ticks} == {True, False}
     successor.lane.close()
+
+
+def test_first_tokens_and_tokens_are_decided_again(stage):
+    """With targets for them: what gateways counted is in the record, and what each rule asked in the row."""
+    deploy_mini()
+    Deployment.objects.update(scaling={"target_ttft_ms": 100, "target_tokens_per_s": 50})
+    for number in range(1, 9):
+        answered = 3 * number
+        stage.tick(
+            accepted=answered, executed=answered, service_s=answered / 5, tokens=answered * 40, in_flight=1,
+            first_token=histogram(b5=3, b17=answered - 3),
+        )  # fmt: skip
+    found = verify(read_ticks("mini"))
+    assert (found.equal, found.ticks) == (True, 8)
+    row = Decision.objects.order_by("-pk").first()
+    assert row.inputs["want_ttft"] > 1
+    assert (row.inputs["tokens_each"], row.inputs["ttft_ms"] > 100) == (40.0, True)
+    assert (row.policy["target_ttft_ms"], row.policy["target_tokens_per_s"]) == (100, 50)
+    *_, last = read_ticks("mini")
+    [gateway] = last.given.load.gateways
+    assert (sum(gateway.first_tokens), gateway.tokens, gateway.durations) == (24, 960, None)
 
 
 def test_state_and_input_are_written_together(stage, monkeypatch):

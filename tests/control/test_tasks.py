@@ -1,10 +1,13 @@
 """Huey as clock: one tick ahead, whatever happens in this one."""
 
+import gc
+
 import pytest
 from huey.contrib.djhuey import HUEY
 
 from appliance import tasks
 from appliance.control import runtime
+from appliance.management.commands.worker import calm_garbage_collection
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +51,15 @@ def test_process_without_a_loop_does_nothing():
     """A task that runs where no worker was set up decides nothing."""
     runtime.use(None)
     runtime.tick("tick")
+
+
+def test_the_worker_looks_through_all_objects_seldom():
+    """A tick makes thousands that outlive it: by default all are looked through every few ticks."""
+    before = gc.get_threshold()
+    try:
+        calm_garbage_collection()
+        assert gc.get_threshold() == (20_000, 20, 50)
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

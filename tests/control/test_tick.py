@@ -1,6 +1,7 @@
 """The loop on a scripted node: what a tick writes, does and publishes."""
 
 import datetime as dt
+import threading
 
 import msgspec
 import pytest
@@ -348,3 +349,20 @@ def test_verbs_routes_survive_a_tick(stage):
     stage.tick()
     assert published().generation.reached(wanted)
     assert dt.datetime.fromtimestamp(published().written_at, dt.UTC).year >= 2026
+
+
+def test_a_tick_of_the_clock_waits_for_none(stage):
+    """Where one runs, another of the clock is not needed; what somebody wants waits for its turn."""
+    stage.loop._turn.acquire()
+    answers = []
+    clock = [threading.Thread(target=lambda: answers.append(stage.loop.tick("tick"))) for _ in range(2)]
+    for one in clock:
+        one.start()
+    for one in clock:
+        one.join(5.0)
+    assert answers == [None, None]
+    wanted = threading.Thread(target=lambda: answers.append(stage.loop.tick("want", stage.now + 1)))
+    wanted.start()
+    stage.loop._turn.release()
+    wanted.join(20.0)
+    assert answers[2] is not None

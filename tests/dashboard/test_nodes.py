@@ -320,6 +320,16 @@ def test_unknown_ones_are_not_found(log_in, node):
         assert client.get(path).status_code == 404
 
 
+def test_an_agent_that_has_grown_says_so(viewer, node):
+    """On the node's page, on that of its log, and in the admin's list: what it is, and what it was."""
+    grown = {"workers": 4, "threads": 1, "batch_size": 8, "limit": 2, "stretched": True}
+    Node.objects.update(hardware={"cores_physical": 4, "ram_bytes": 8 * 2**30})
+    Agent.objects.update(profile=grown)
+    agent = Agent.objects.filter(node=node).first()
+    for path in (f"/nodes/{node.name}/", f"/agents/{agent.pk}/log/", "/admin/appliance/agent/"):
+        assert "4 x 1, batch 8 (grown from 2 x 1)" in viewer.get(path).content.decode(), path
+
+
 def test_query_count_does_not_grow(viewer, node, django_assert_max_num_queries):
     """The list and the page are read in a fixed number of queries."""
     for number in range(10):

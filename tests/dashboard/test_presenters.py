@@ -1,5 +1,6 @@
 """The overview's snapshot, from rows and reports that need no database."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -7,6 +8,8 @@ from dashboard_builders import agent_report, deployment_report, gateway_report
 
 from appliance.fleet import FleetRows
 from appliance.models import Agent, Decision, Deployment, InferenceModel, Node
+from appliance.policies.report import SpeedReport
+from appliance.policies.shapes import Shape
 from dashboard.formats import UNKNOWN, format_age, format_bytes, format_ms, format_rate
 from dashboard.presenters import COLUMNS, OverviewRows, build_snapshot, rates_of_points
 from dashboard.rates import Rates
@@ -35,6 +38,7 @@ def overview_rows(*, agents=1, desired=None, state="ready", error="", problem=""
             node=node,
             state=state,
             error=error,
+            profile={"workers": 2, "threads": 1, "batch_size": 8},
             created_at=at(NOW - 90),
         )
         for n in range(agents)
@@ -65,12 +69,30 @@ def test_everything_known():
         "note": "the minimum",
     }  # fmt: skip
     assert only_row(snapshot, "agents")["cells"] == {
-        "id": "minilm-0", "state": "ready", "node": "local", "in_flight": "3", "answered": "1,234",
-        "cpu": "50 %", "rss": "120 MB", "age": "2 min", "note": "",
+        "id": "minilm-0", "state": "ready", "node": "local", "shape": "2 x 1, batch 8",
+        "in_flight": "3", "answered": "1,234", "cpu": "50 %", "rss": "120 MB", "age": "2 min", "note": "",
     }  # fmt: skip
     assert only_row(snapshot, "nodes")["cells"]["state"] == "ready"
     assert (snapshot["notices"], snapshot["levels"]) == ([], {})
     assert {row["level"] for rows in snapshot["tables"].values() for row in rows} == {""}
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ((2, 1, 8), "2 x 1, batch 8 (grown from 1 x 1)"),
+        ((1, 1, 8), "1 x 1, batch 8 → 2 x 1, batch 8"),
+    ],
+    ids=["as-wanted", "not-yet"],
+)
+def test_a_shape_follows_what_an_agent_says(said, words):
+    """What it is to be stands in its row; until it says that it is, both are shown."""
+    rows = overview_rows()
+    rows.fleet.agents[0].profile["stretched"] = True
+    rows = replace(rows, fleet=replace(rows.fleet, starts={"minilm-0": Shape(1, 1, 8)}))
+    speed = SpeedReport("fake", "1", *said, 0, 0.0, 0.0, 0.0, 0.0)
+    report = gateway_report(NOW, agents=[agent_report("minilm-0", speed=speed)])
+    assert only_row(build_snapshot(rows, [report], {}, NOW), "agents")["cells"]["shape"] == words
 
 
 def test_nothing_known():

@@ -130,11 +130,19 @@ def test_the_page_says_how_and_why(log_in, deployment):
 
 
 def test_every_key_is_in_the_form(log_in, deployment):
-    """None is forgotten, and each has a label of its own."""
+    """None is forgotten, none is there twice, and each has a label of its own."""
     page, form = shown(log_in("oscar"), FORM), ScalingForm()
     for key in show_scaling(deployment):
         assert f'name="{key}"' in page
+    assert scaling_label("target_ttft_ms") == "Target time to first token, ms"
+    assert scaling_label("target_tokens_per_s") == "Target tokens/s"
     labels = [scaling_label(key) for key in KEYS]
     assert len(set(labels)) == len(KEYS)
-    assert len(form.common()) + len(form.others()) == len(form.fields) == len(KEYS) + 3
+    names = [
+        field.name for fields in (form.common(), *(own for *_, own in form.others())) for field in fields
+    ]
+    assert sorted(names) == sorted(form.fields)
+    assert len(names) == len(KEYS) + 3
+    assert "Empty: all cores of its box." in page
+    assert "Empty: the default, 300." in page
     assert scaling_facts(deployment, 0.0) == [("Target queue wait, ms", "2000"), ("Idle, s", "75")]

@@ -118,6 +118,7 @@ async def test_an_answer_is_given_again(gateway, start):
     [report] = gateway.gateway.report().deployments
     assert (report.cache_hits, report.cache_misses, report.cache_shared) == (1, 1, 0)
     assert report.cache_bytes == len(first.body) + ENTRY_BYTES
+    assert sum(report.first_token.counts) == 1  # only of what an agent answered
     assert samples["millwright_finished_total{answered}"] == samples["millwright_accepted_total"] == 2
     assert samples["millwright_tokens_total{prompt}"] == 3
 
@@ -134,6 +135,7 @@ async def test_what_one_that_is_gone_has_counted_stays(gateway, start):
         "millwright_cache_total{,hit}": 2, "millwright_cache_total{,miss}": 1,
     }  # fmt: skip
     assert cached["millwright_cache_total{other,hit}"] == 0
+    assert samples["millwright_time_to_first_token_seconds_count"] == 1
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,26 @@ async def test_the_only_agent_dies_and_comes_back(gateway, make_agent):
     reader.close()
 
 
+async def test_a_queue_is_told_of_as_it_builds_up(gateway, make_agent):
+    """Where ready agents do not keep up the loop hears of it soon, with what waits just before."""
+    agent = await make_agent(script=lambda _: HANG)
+    reader = await gateway.inner()
+    await gateway.serve_by(agent)
+    await gateway.ready(agent)
+    tasks = [asyncio.create_task(gateway.embed(f"{number}")) for number in range(9)]
+    await gateway.until_accepted(9)
+    seen = []
+    while not seen or seen[-1]["kind"] != "want":
+        line = await reader.line()
+        seen += [line] if line["kind"] in ("report", "want") else []
+    assert (seen[-1]["reason"], seen[-1]["deployment"]) == ("queued", "mini")
+    assert [one["queued"] for one in seen[-2]["deployments"]] == [3]
+    agent.script = echo
+    agent.answer_hung()
+    assert {reply.status for reply in await asyncio.gather(*tasks)} == {200}
+    reader.close()
+
+
 async def test_request_without_an_agent_is_held_and_then_served(gateway, make_agent):
     """With none at all it waits; `want` comes at once and again; the new agent serves it."""
     reader = await gateway.inner()

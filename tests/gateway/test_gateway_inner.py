@@ -8,6 +8,7 @@ import pytest
 from gateway_harness import NAME, RunningGateway, until
 
 from appliance.gateway.inner import InnerListener
+from appliance.gateways import parse_message
 from appliance.inner_socket import (
     InnerSocketTaken,
     bind_inner,
@@ -15,7 +16,7 @@ from appliance.inner_socket import (
     gateway_names,
     inner_socket_path,
 )
-from appliance.policies.report import GatewayReport, WantEvent
+from appliance.policies.report import DeploymentReport, GatewayReport, Histogram, WantEvent
 
 
 @pytest.mark.slow
@@ -30,6 +31,7 @@ async def test_a_reader_gets_a_report_at_once_and_then_one_a_second(gateway, mak
     assert report.generation == gateway.generation
     assert (report.deployments[0].accepted, report.deployments[0].answered) == (1, 1)
     assert sum(report.deployments[0].duration.counts) == 1
+    assert sum(report.deployments[0].first_token.counts) == 1
     [seen] = report.agents
     assert (seen.id, seen.state, seen.sent, seen.answered) == (agent.id, "ready", 1, 1)
     assert (seen.tokens_total, seen.rss_bytes, seen.cpu_percent) == (7, 1000, 12.5)
@@ -54,6 +56,18 @@ async def test_a_slow_reader_is_dropped_and_others_go_on(tmp_path):
     assert not listener._readers
     slow.close()
     listener.close()
+
+
+def test_a_report_of_an_older_gateway_is_read():
+    """What it does not count is unknown, not zero."""
+    counted = DeploymentReport(
+        "mini", 1, 1, 0, 0, 0, 0, 0, 0.5, 0.0, 3, Histogram((1,), 0.1), Histogram((1,), 0.0)
+    )
+    whole = GatewayReport("gateway-1", 1, 0.0, 0.0, None, (counted,), ())
+    given = msgspec.to_builtins(whole)
+    del given["deployments"][0]["first_token"]
+    assert parse_message(msgspec.json.encode(given)) == whole
+    assert counted.first_token is None
 
 
 @pytest.mark.slow

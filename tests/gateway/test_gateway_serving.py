@@ -152,6 +152,30 @@ async def test_tokens_and_durations_are_counted(gateway, make_agent):
     assert samples["millwright_finished_total{answered}"] == 4
 
 
+async def test_the_time_to_the_first_token_is_counted_once(gateway, make_agent):
+    """Of each good answer, up to its end where it is sent whole, or as soon as its first token is told of."""
+    agent = await make_agent(script=lambda _: HANG)
+    await gateway.serve_by(agent)
+    await gateway.ready(agent)
+    task = asyncio.create_task(gateway.embed())
+    [call] = await until(gateway.gateway.fleet.calls_in_flight)
+    assert sum(gateway.stats().first_token.counts) == 0
+    call.begin_answer(call.accepted_at + 0.1)
+    await until(lambda: agent.requests)
+    agent.answer_hung()
+    assert (await task).status == 200
+    agent.script = lambda _: Answer(400, 0, 0, 0, "application/json", b"{}")
+    assert (await gateway.embed()).status == 400
+    samples = await gateway.metrics()
+    name = "millwright_time_to_first_token_seconds"
+    assert (samples[f"{name}_count"], samples[f"{name}_sum"]) == (1, pytest.approx(0.1))
+    assert (samples[f"{name}_bucket{{0.096}}"], samples[f"{name}_bucket{{0.128}}"]) == (0, 1)
+    agent.script = echo
+    await gateway.embed()
+    [report] = gateway.gateway.report().deployments
+    assert (sum(report.first_token.counts), report.executed, report.answered) == (2, 2, 3)
+
+
 @pytest.mark.parametrize("sent", [b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 3], ids=["three at once"])
 async def test_pipelined_requests_are_answered_in_turn(gateway, sent):
     """Several requests in one piece on one connection."""

@@ -78,6 +78,7 @@ async def test_no_task_waits_with_a_whole_request(gateway, make_agent):
     await until(lambda: tasks_of(gateway) == 1)
     await pieces.send(request()[-7:])
     await gateway.until_accepted(2)
+    await until(lambda: len(agent.requests) == 2)
     agent.answer_hung_with(echo)
     assert [(await wire.receive()).status for wire in (whole, pieces)] == [200, 200]
     whole.close()
@@ -120,6 +121,7 @@ async def test_memory_bounds_whole_requests_too(make_gateway, make_agent):
     await gateway.until_accepted(1)
     [refused] = await answers(gateway, request(embed_body(text="y" * 30)))
     assert (refused.status, refused.error["code"]) == (429, "overloaded")
+    await until(lambda: len(agent.requests) == 1)
     agent.script = echo
     agent.answer_hung()
     assert (await held.receive()).status == 200
@@ -177,6 +179,7 @@ async def test_a_request_behind_one_answered_at_once_is_not_idle(gateway, make_a
     await gateway.until_accepted(1)
     (connection,) = gateway.gateway.guard.connections
     assert connection.timeout_keep_alive_task is None
+    await until(lambda: len(agent.requests) == 1)
     agent.answer_hung()
     assert (await wire.receive()).status == 200
     assert connection.timeout_keep_alive_task is not None
@@ -232,6 +235,7 @@ async def test_a_stop_lets_a_whole_request_finish(gateway, make_agent):
     await gateway.until_accepted(1)
     gateway.server.should_exit = True
     await until(lambda: gateway.gateway.stopping)
+    await until(lambda: len(agent.requests) == 1)
     agent.answer_hung()
     served = await wire.receive()
     assert (served.status, served.headers["connection"]) == (200, "close")

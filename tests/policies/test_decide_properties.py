@@ -37,6 +37,8 @@ policies = st.builds(
     target_rps=st.none() | st.just(3.0),
     target_cpu_percent=st.none() | st.just(60.0),
     target_p95_ms=st.none() | st.just(200.0),
+    target_ttft_ms=st.none() | st.just(150.0),
+    target_tokens_per_s=st.none() | st.just(100.0),
     hold=st.none() | st.none() | st.integers(0, 14),
     schedules=st.sampled_from([(), SCHEDULES[:1], SCHEDULES]),
 )
@@ -44,7 +46,10 @@ policies = st.builds(
 
 @dataclass
 class Step:
-    """What happens between two looks: rates by gateway, and what of them is seen."""
+    """What happens between two looks: rates by gateway, and what of them is seen.
+
+    `untold` gateways count neither tokens nor times to the first; of what is `stuck` nothing is answered.
+    """
 
     after_s: float
     rates: tuple[int, int]
@@ -57,6 +62,9 @@ class Step:
     uncounted: bool
     held: bool
     cpu_percent: float | None
+    tokens: int = 50
+    untold: frozenset = frozenset()
+    stuck: bool = False
 
 
 steps = st.lists(
@@ -73,6 +81,9 @@ steps = st.lists(
         uncounted=st.sampled_from([False, False, False, True]),
         held=st.booleans(),
         cpu_percent=st.none() | st.floats(0, 100),
+        tokens=st.sampled_from([0, 5, 50, 900]),
+        untold=st.sampled_from([frozenset()] * 3 + [frozenset("a"), frozenset("ab")]),
+        stuck=st.sampled_from([False, False, False, True]),
     ),
     min_size=1,
     max_size=14,
@@ -86,19 +97,28 @@ class Counter:
     name: str
     started_at: float
     accepted: int = 0
+    finished: int = 0
+    tokens: int = 0
     area: float = 0.0
     durations: list = field(default_factory=lambda: [0] * BUCKETS)
+    first_tokens: list = field(default_factory=lambda: [0] * BUCKETS)
 
     def count(self, rate, step):
         came = int(rate * step.after_s)
         self.accepted += came
         self.area += step.after_s * (rate * 0.3 + step.queued)
-        self.durations[22 if step.slow else 10] += came
+        if not step.stuck:
+            self.finished += came
+            self.tokens += came * step.tokens
+            self.durations[22 if step.slow else 10] += came
+            self.first_tokens[20 if step.slow else 8] += came
 
     def seen(self, now, step):
         figures = {} if step.uncounted else {
-            "accepted": self.accepted, "finished": self.accepted, "service_s": self.accepted * 0.3,
+            "accepted": self.accepted, "finished": self.finished, "service_s": self.finished * 0.3,
         }  # fmt: skip
+        if self.name not in step.untold:
+            figures |= {"first_tokens": tuple(self.first_tokens), "tokens": self.tokens}
         return GatewayLoad(
             f"{self.name}@{self.started_at}", self.started_at, now, self.area, step.queued // 2, step.queued,
             oldest_wait_s=step.oldest_s, durations=tuple(self.durations), **figures,
@@ -138,10 +158,35 @@ def test_what_always_holds(policy, given_steps, current):
         assert decision.reason
         if policy.hold is not None:
             assert decision.replicas == min(max(policy.hold, bounds.least), bounds.most)
-        elif not load.complete or not load.gateways:
+        elif not load.complete or not load.gateways or lacks_first_tokens(policy, load):
             assert decision.replicas >= min(load.current, bounds.most)
         elif load.held or load.queued:
             assert decision.replicas >= min(1, bounds.most)
+
+
+def lacks_first_tokens(policy, load):
+    """Whether people set a target for a figure that a gateway does not tell, while requests are there."""
+    wanted = policy.target_ttft_ms is not None and load.in_flight + load.queued > 0
+    return wanted and any(one.first_tokens is None for one in load.gateways)
+
+
+@given(
+    policies,
+    steps,
+    st.sampled_from(["target_ttft_ms", "target_tokens_per_s"]),
+    st.sampled_from([{"untold": frozenset("b")}, {"untold": frozenset("ab")}, {"stuck": True}]),
+    st.integers(0, 12),
+)
+@settings(max_examples=15)
+def test_a_figure_that_is_missing_or_old_never_lowers(policy, given_steps, target, how, current):
+    """Where a figure is not told, or nothing is answered for a minute, nobody goes with requests there."""
+    others = dict.fromkeys(("target_ttft_ms", "target_tokens_per_s", "hold"))
+    policy = replace(policy, **{**others, target: 100.0}, schedules=())
+    working = Step(7.0, (1, 1), 3, 0.0, False, frozenset(), False, False, False, False, 1.0, **how)
+    tail_at = sum(step.after_s for step in given_steps) + NOW
+    for load, _, now, decision in run(policy, [*given_steps, *[working] * 14], current):
+        if now > tail_at + (66.0 if "stuck" in how else 0.0):
+            assert decision.replicas >= min(load.current, policy.max_agents)
 
 
 @given(policies, steps, st.integers(0, 12))

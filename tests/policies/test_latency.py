@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.policies.latency import BUCKETS, NO_LATENCY, Latency, observe_latency, p95_ms
-from appliance.policies.report import LATENCY_BUCKETS_S, bucket_index
+from appliance.policies.latency import (
+    BUCKETS,
+    NO_LATENCY,
+    counts_of,
+    latency_from_json,
+    observe_latency,
+    p95_ms,
+)
+from appliance.policies.report import LATENCY_BUCKETS_S, Histogram, bucket_index
 from appliance.policies.scaling import GatewayLoad, Load, ScalingPolicy, decide
 
 NOW = 1_000_000.0
@@ -65,15 +72,18 @@ def test_json_keeps_it_and_it_stays_small(steps):
         seen = counts(fast=totals[process][0], slow=totals[process][1])
         latency = observe_latency(latency, [(process, NOW, seen)], NOW + number)
         text = json.dumps(latency.to_json())
-        assert Latency.from_json(json.loads(text)) == latency
+        assert latency_from_json(json.loads(text)) == latency
         assert len(text) < 2000
 
 
 def test_other_buckets_are_not_understood():
-    """What a version with other buckets has kept is refused."""
-    with pytest.raises(ValueError, match="buckets"):
-        Latency.from_json({"slices": [[NOW, [1, 2]]]})
+    """What a version with other buckets has kept is refused, and what it counts is as if it did not."""
+    with pytest.raises(ValueError, match="2 counts, 30 are accepted"):
+        latency_from_json({"slices": [[NOW, [1, 2]]]})
     assert len(LATENCY_BUCKETS_S) + 1 == BUCKETS
+    assert counts_of(Histogram((1, 2), 0.1)) is None
+    assert counts_of(None) is None
+    assert counts_of(Histogram(counts(fast=1), 0.1)) == counts(fast=1)
 
 
 def test_a_target_of_p95_brings_agents_until_it_is_met():
@@ -94,3 +104,14 @@ def test_a_target_of_p95_brings_agents_until_it_is_met():
     assert seen[9].replicas == 4
     assert seen[30].inputs["want_p95"] == 0
     assert max(one.replicas for one in seen) == 4
+
+
+def test_more_gateways_than_are_remembered_count_once():
+    """Twenty gateways are there all the time: what they had counted before is not counted again."""
+    latency = observe_latency(NO_LATENCY, [], NOW)
+    for second in range(1, 4):
+        told = [(f"g@{number}", NOW + 1, counts(slow=10)) for number in range(20)]
+        latency = observe_latency(latency, told, NOW + second)
+        if second == 1:
+            first = sum(latency.total())
+    assert sum(latency.total()) == first

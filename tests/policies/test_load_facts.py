@@ -3,14 +3,24 @@
 from dataclasses import replace
 
 import pytest
-from fleet_builders import agent, agent_report, deployment, deployment_report, gateway_report, snapshot
+from fleet_builders import (
+    agent,
+    agent_report,
+    deployment,
+    deployment_report,
+    gateway_report,
+    histogram,
+    snapshot,
+)
 
 from appliance.policies.fleet import FleetSnapshot
 from appliance.policies.load_facts import cpu_percent, load_of
+from appliance.policies.report import Histogram
 from appliance.policies.turn import Turn
 
 
 def load_in(fleet: FleetSnapshot):
+    """Of the first deployment."""
     return load_of(Turn(fleet, fleet.deployments[0], list(fleet.agents)))
 
 
@@ -25,7 +35,6 @@ def test_answers_from_memory_ask_no_agent():
     [gateway] = load.gateways
     assert (gateway.accepted, gateway.finished, gateway.service_s) == (60, 40, 8.0)
     assert (gateway.in_flight, gateway.queued, gateway.oldest_wait_s) == (4, 6, 1.5)
-    assert gateway.durations == counted.duration.counts
     assert gateway.process == f"gateway-1@{report.started_at:.3f}"
     assert (load.ready, load.complete, load.held) == (1, True, False)
 
@@ -50,6 +59,27 @@ def test_cpu_of_the_nodes_that_agents_are_on(said, percent):
     fleet = snapshot(agents=agents, reports=(gateway_report(*seen),))
     assert cpu_percent(fleet, agents) == percent
     assert cpu_percent(fleet, []) is None
+
+
+def test_how_long_requests_took_is_told_where_a_target_is_set():
+    """Else each record of a tick would have it. Who does not count it, or in other buckets, says nothing."""
+    counted = deployment_report(tokens=700, duration=histogram(b5=4), first_token=histogram(b3=4))
+    fleet = snapshot(agents=[agent()], reports=(gateway_report(agent_report(), deployments=[counted]),))
+    [plain] = load_in(fleet).gateways
+    assert (plain.durations, plain.first_tokens, plain.tokens) == (None, None, 700)
+    [timed] = load_in(with_policy(fleet, target_ttft_ms=100.0)).gateways
+    assert (timed.durations, timed.first_tokens) == (None, counted.first_token.counts)
+    [timed] = load_in(with_policy(fleet, target_p95_ms=100.0)).gateways
+    assert (timed.durations, timed.first_tokens) == (counted.duration.counts, None)
+    for older in (None, Histogram((1, 2), 0.5)):
+        report = gateway_report(agent_report(), deployments=[replace(counted, first_token=older)])
+        [gateway] = load_in(with_policy(replace(fleet, reports=(report,)), target_ttft_ms=100.0)).gateways
+        assert gateway.first_tokens is None
+
+
+def with_policy(fleet, **targets):
+    one = fleet.deployments[0]
+    return replace(fleet, deployments=(replace(one, policy=replace(one.policy, **targets)),))
 
 
 def test_silence_is_told():

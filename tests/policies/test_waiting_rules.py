@@ -13,6 +13,7 @@ from appliance.policies.scaling import GatewayLoad, Load, ScalingPolicy, decide,
 from appliance.policies.waiting_rules import (
     MissChance,
     Queueing,
+    agents_for_lasting,
     agents_for_wait,
     servers_for_backlog,
     servers_for_peak,
@@ -69,6 +70,21 @@ def test_peak_is_what_no_span_would_have_waited_for():
     """Ten requests of a second within two, 1.8 s of waiting: 10 / 4.8; an even flow asks its load."""
     assert servers_for_peak(history(0, 0, 10), NOW, queueing(1.0, 1.0)) == pytest.approx(10 / 4.8)
     assert servers_for_peak(history(*[4] * 30), NOW, queueing(2.0, 1.0)) == pytest.approx(120 / 62.8)
+
+
+@pytest.mark.parametrize(
+    ("rate", "late", "current", "kept"),
+    [
+        pytest.param(20.0, 128, 8, 4, id="three times the mean for twelve seconds: what that occupies"),
+        pytest.param(20.0, 128, 2, 2, id="no more than there are"),
+        pytest.param(64.0, 128, 8, 0, id="the mean says as much"),
+        pytest.param(1.0, 2, 8, 0, id="perhaps chance"),
+    ],
+)
+def test_lasting(rate, late, current, kept):
+    """Nobody goes whom the last twelve seconds kept busy, whatever the mean of a minute says."""
+    demand = history(*[0] * 20, *[late] * 6)
+    assert agents_for_lasting(demand, NOW, queueing(rate, 0.05, there=3), current) == kept
 
 
 @pytest.mark.parametrize(
@@ -131,6 +147,19 @@ def test_story_of_a_step_up_and_down():
     assert story.run(60, 10.0) in (7, 8)
     assert story.current > story.run(100, 1.0) >= 1
     assert story.current <= 3
+
+
+def test_load_that_comes_again_keeps_its_agents():
+    """With a pause in it the mean of a minute says less than comes: what comes is served all the same."""
+    story = Counted()
+    story.service_s = 0.05
+    story.run(80, 1.0)
+    story.run(20, 64.0, queued=20)
+    story.run(12, 0.0)
+    story.run(14, 64.0, queued=20)
+    for _ in range(10):
+        assert story.run(2, 64.0) >= 4
+    assert story.run(100, 1.0) <= 1
 
 
 def test_a_queue_brings_agents_at_once():
@@ -206,6 +235,18 @@ def test_steps_are_limited_by_the_minute():
     assert story.run(600, 30.0) > 15
     before = story.current
     assert before - story.run(90, 0.5) <= 4
+
+
+def test_a_step_made_blindly_counts():
+    """The agent that a held request brought while no gateway reported is one of the minute's."""
+    story = Counted(current=0, max_up_per_min=1)
+    story.run(4, 0.0)
+    blind = decide(story.policy, Load(0, 0, (), held=True), story.state, story.now + 1)
+    assert (blind.replicas, blind.valid) == (1, False)
+    story.state, story.current = blind.state, 1
+    assert story.run(20, 30.0, queued=90) == 1
+    assert "at most 1 more a minute" in story.decision.clamps
+    assert story.run(60, 30.0, queued=90) == 2
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,16 @@ POLICY = ScalingPolicy(
 )
 
 
-def recorded(seconds, rate, *, service_s=0.5, policy=POLICY, started_at=1.0):
-    """A tick a second; `rate` says how many requests came in each."""
+def recorded(seconds, rate, *, service_s=0.5, policy=POLICY, started_at=1.0, tokens=None):
+    """A tick a second; `rate` says how many requests came in each, of so many `tokens`."""
     ticks, accepted = [], 0
     for number in range(seconds):
         now = 1_800_000_000.0 + number
         accepted += rate(number)
         gateway = GatewayLoad(
-            f"g@{started_at}", started_at, now, 0.0, 0, 0, accepted, accepted, accepted * service_s
-        )
+            f"g@{started_at}", started_at, now, 0.0, 0, 0, accepted, accepted, accepted * service_s,
+            tokens=None if tokens is None else accepted * tokens,
+        )  # fmt: skip
         ticks.append(Tick(now, Given(policy, Load(2, 2, (gateway,)), Answer(2)), whole=number == 0))
     return ticks
 
@@ -56,6 +57,19 @@ def test_a_minimum_costs_agents():
     assert found.new.misses <= found.old.misses
     assert found.new.agent_seconds > found.old.agent_seconds
     assert found.new.cold_starts < found.old.cold_starts
+
+
+def test_targets_that_the_plant_has_no_figures_for_are_left_out():
+    """They are named; without them the others decide, and agents go again. Of tokens it has figures."""
+    timed = replace(POLICY, target_ttft_ms=50.0, target_p95_ms=60.0)
+    weighed = replace(POLICY, target_tokens_per_s=100.0)
+    ticks = recorded(150, lambda _: 3, tokens=200)
+    found = compare_policies(ticks, POLICY, timed)
+    assert (found.new, found.left_out) == (found.old, ("target_p95_ms", "target_ttft_ms"))
+    found = compare_policies(ticks, POLICY, weighed)
+    assert (found.old.highest, found.new.highest, found.left_out) == (3, 6, ())
+    found = compare_policies(recorded(150, lambda _: 3), POLICY, weighed)
+    assert (found.new, found.left_out) == (found.old, ("target_tokens_per_s",))
 
 
 @pytest.mark.slow

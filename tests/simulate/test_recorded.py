@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from appliance.plain_values import from_plain, to_plain
+from appliance.plain_values import apply_changes, changes_between, from_plain, to_plain
 from appliance.policies.scaling import Decision, GatewayLoad, Load, ScalingPolicy, ScalingState, decide
 from appliance.policies.schedules import parse_schedule
 from appliance.simulate.plant import Plant, replay
 from appliance.simulate.policies.ours import default_policy
-from appliance.simulate.recorded import Given, Tick, answer_of, verify
+from appliance.simulate.recorded import Answer, Given, Tick, answer_of, verify
 from appliance.simulate.synthetic import burst
 
 PLANT = Plant()
@@ -87,7 +87,24 @@ def test_what_is_recorded_is_read_as_it_was():
     """Every field of policy and load, also those within others, survives JSON."""
     schedule = parse_schedule("mon-fri 08:00-18:00 Europe/Berlin min=3 max=9")
     policy = ScalingPolicy(max_agents=9, slots=1.5, schedules=(schedule,), target_rps=2.0)
-    gateway = GatewayLoad("g@1", 1.0, 2.0, 0.1 + 0.2, 1, 2, 3, 4, 5.5, 0.25, (0, 1, 2))
+    gateway = GatewayLoad("g@1", 1.0, 2.0, 0.1 + 0.2, 1, 2, 3, 4, 5.5, 0.25, (0, 1, 2), (2, 1, 0), 700)
     load = Load(2, 1, (gateway,), complete=False, held=True, cpu_percent=1 / 3)
     given = Given(policy, load, answer_of(decide(policy, load, None, 1_800_000_000.0)))
     assert from_plain(Given, json.loads(json.dumps(to_plain(given)))) == given
+
+
+def test_what_was_recorded_before_tokens_were_counted_is_read():
+    """Whole or as what changed: what it does not have is unknown, and the rest is as it was."""
+    policy = ScalingPolicy(max_agents=9, slots=1.5, target_p95_ms=80.0)
+    gateways = [GatewayLoad("g@1", 1.0, 2.0, 0.3, 1, 2, count, count, 0.5, 0.0, (0, 1)) for count in (3, 8)]
+    before, after = (Given(policy, Load(2, 1, (one,), cpu_percent=7.0), Answer(2)) for one in gateways)
+    plain = to_plain(before)
+    for values, names in (
+        (plain["policy"], ("target_ttft_ms", "target_tokens_per_s")),
+        (plain["load"], ("ttft_ms", "tokens_each")),
+        (plain["load"]["gateways"][0], ("first_tokens", "tokens")),
+    ):
+        for name in names:
+            del values[name]
+    assert from_plain(Given, json.loads(json.dumps(plain))) == before
+    assert apply_changes(before, json.loads(json.dumps(changes_between(before, after)))) == after

@@ -38,6 +38,16 @@ def test_table_policy_and_chart(trace, tmp_path, capsys):
     assert ours["agent_seconds"] == pytest.approx(5 * 60, abs=6)
 
 
+def test_the_settings_of_a_deployment_are_a_policy(trace, tmp_path, capsys):
+    """As `set_scaling --json` prints them: what is not replayed is left out where it is not set."""
+    settings = {"max": 5, "min": 5, "target_p95_ms": None, "threads": None, "schedule": [], "paused": False}
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps({"name": "minilm", "changes": {}, "settings": settings, "reason": ""}))
+    call_command("simulate", "--trace", str(trace), "--policy", str(path), "--json")
+    (ours,) = json.loads(capsys.readouterr().out)["policies"]
+    assert ours["agent_seconds"] == pytest.approx(5 * 60, abs=6)
+
+
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
@@ -47,6 +57,10 @@ def test_table_policy_and_chart(trace, tmp_path, capsys):
         ("{", "not JSON"),
         ("max 3", "line 1: 'max 3': key=value is accepted"),
         ("target_p95_ms=100", "target_p95_ms cannot be replayed"),
+        ("max_threads=2", "max_threads cannot be replayed"),
+        ("dry_run=yes", "dry_run cannot be replayed"),
+        ("target_ttft_ms=100", "target_ttft_ms cannot be replayed"),
+        ("target_tokens_per_s=100", "target_tokens_per_s cannot be replayed"),
     ],
 )
 def test_bad_policies(trace, tmp_path, policy, said):

@@ -2,43 +2,32 @@
 
 from typing import Any
 
-from django.core.management.base import CommandParser
-
 from appliance.management.base import actor
-from appliance.management.node_commands import NodeCommand
-from appliance.node_waiting import wait_until_calibrated
+from appliance.management.node_commands import OrderCommand
+from appliance.models import Node
+from appliance.node_waiting import Tell, wait_until_calibrated
 from appliance.nodes import calibrate_node
 from appliance.profiles import profiles_of
 
 
-class Command(NodeCommand):
+class Command(OrderCommand):
     help = (
         "Measure how fast the models that run on a node are there: workers, threads, batch size. Agents are "
         "measured one at a time, for some seconds, out of service, while others carry the load.\n"
         "Example: manage.py calibrate_node local --timeout 120"
     )
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        self.add_name(parser)
-        self.add_waiting(parser)
+    def order(self, name: str, **options: Any) -> Node:
+        return calibrate_node(name, actor=actor())
 
-    def run(self, **options: Any) -> None:
-        if not options["no_wait"]:
-            self.require_worker()
-        node = calibrate_node(options["name"], actor=actor())
-        self.poke()
-        if not options["no_wait"]:
-            name, timeout_s = node.name, options["timeout"]
-            self.wait_for(lambda tell: wait_until_calibrated(name, timeout_s=timeout_s, tell=tell))
-        node.refresh_from_db()
+    def wait(self, name: str, timeout_s: float, tell: Tell) -> None:
+        wait_until_calibrated(name, timeout_s=timeout_s, tell=tell)
+
+    def answer(self, node: Node) -> tuple[dict[str, Any], str]:
         document = {"name": node.name, "profiles": profiles_of(node)}
-        self.told(
-            options, document, _say(document) if node.calibration_at is None else _say_ordered(node.name)
-        )
-
-
-def _say_ordered(name: str) -> str:
-    return f"node {name} is going to be measured"
+        if node.calibration_at is not None:
+            return document, f"node {node.name} is going to be measured"
+        return document, _say(document)
 
 
 def _say(document: dict[str, Any]) -> str:

@@ -77,11 +77,13 @@ class Command(ApplianceCommand):
             decision_log.write_csv(rows, text)
             self.stdout.write(text.getvalue(), ending="")
         else:
-            self._print(rows, found.count(), explained=options["explain"])
+            self._print(rows, found.count(), chosen, explained=options["explain"])
 
-    def _print(self, rows: list[Decision], total: int, *, explained: bool) -> None:
+    def _print(
+        self, rows: list[Decision], total: int, chosen: decision_log.Chosen, *, explained: bool
+    ) -> None:
         if not total:
-            self.stdout.write("no decisions: nothing that was asked for has changed the number of agents")
+            self.stdout.write(_why_none(chosen))
             return
         if explained:
             for row in rows:
@@ -103,6 +105,17 @@ class Command(ApplianceCommand):
             self.stdout.write("\n".join(verdict_lines(name, found)))
         if not found.equal:
             raise CommandError(f"the record of {name} does not follow from itself")
+
+
+def _why_none(chosen: decision_log.Chosen) -> str:
+    """Where nothing fits, what there is."""
+    known = decision_log.known_kinds()
+    unknown = [kind for kind in chosen.kinds if kind not in known]
+    if unknown:
+        return f"no decisions of kind {unknown[0][:40]!r}; there are: {', '.join(known) or '(none)'}"
+    if chosen == decision_log.Chosen(chosen.deployment):
+        return "no decisions: nothing that was asked for has changed the number of agents"
+    return "no decisions that fit: ask for a longer time, or for all kinds"
 
 
 def cells_of(row: Decision) -> tuple[str, ...]:

@@ -6,9 +6,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
+from appliance.agent_shapes import shape_text
 from appliance.fleet import read_fleet
 from appliance.gateways import read_reports
 from appliance.management.base import ApplianceCommand, format_table
+
+#: Of an agent what is told in one cell, and what is long.
+_APART = frozenset({"workers", "threads", "batch_size", "stretched", "grown_from", "reported", "health"})
 
 
 class Command(ApplianceCommand):
@@ -35,13 +39,11 @@ class Command(ApplianceCommand):
 
 
 def narrow(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as people read it: with what an agent runs in one cell, and what is long at the end."""
+    """A row as people read it: how large an agent is in one cell, and what is long at the end."""
     if "workers" not in row:
         return row
-    runs = f"{row['workers']} x {row['threads']}, batch {row['batch_size']}"
-    apart = {key: row[key] for key in ("health", "workers", "threads", "batch_size")}
-    rest = {key: value for key, value in row.items() if key not in apart}
-    return rest | {"runs": runs, "health": row["health"]}
+    rest = {key: value for key, value in row.items() if key not in _APART}
+    return rest | {"shape": shape_text(row), "health": row["health"]}
 
 
 def _cell(key: str, value: object) -> str:

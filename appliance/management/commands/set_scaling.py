@@ -1,8 +1,9 @@
 """`manage.py set_scaling`."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from appliance.deployments import find_deployment
 from appliance.management.base import ApplianceCommand, actor, format_table
@@ -16,8 +17,23 @@ from appliance.scaling_preview import (
     comparison_document,
     comparison_lines,
 )
-from appliance.scaling_settings import DRY_RUN, PAUSED, parse_changes, say, show_scaling
+from appliance.scaling_settings import (
+    DRY_RUN,
+    GROUPS,
+    PAUSED,
+    default_of,
+    parse_changes,
+    say,
+    show_scaling,
+)
 from appliance.simulate.last_hour import Comparison
+
+#: What each setting means, and what it accepts.
+_SAID: Final[Mapping[str, tuple[str, str]]] = {
+    **{name: (key.meaning, key.accepted) for name, key in KEYS.items()},
+    **{one.key: (one.meaning, one.accepted) for one in (PAUSED, DRY_RUN)},
+    SCHEDULES: ("bounds by the clock; += adds one, -= takes one away", EXAMPLE),
+}
 
 
 class Command(ApplianceCommand):
@@ -33,17 +49,23 @@ class Command(ApplianceCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="the deployment's name")
         parser.add_argument(
-            "changes", nargs="*", metavar="KEY=VALUE", help="what is to be another; none: print all"
+            "changes",
+            nargs="*",
+            metavar="KEY=VALUE",
+            help="what is to be another, KEY=default takes it back; none: print all",
         )
         parser.add_argument(
             "--preview", action="store_true",
             help="change nothing, and show what the last hour would have been under these values",
         )  # fmt: skip
         self.add_json(parser)
+        parser.epilog = _list_settings()
 
     def run(self, **options: Any) -> None:
         name = options["name"]
         changes = parse_changes(options["changes"])
+        if not changes and options["preview"]:
+            raise CommandError("--preview needs values: set_scaling NAME KEY=VALUE --preview", returncode=2)
         if not changes:
             self._print(find_deployment(name), in_json=options["json"])
             return
@@ -82,16 +104,39 @@ class Command(ApplianceCommand):
                 {"name": deployment.name, "changes": {}, "settings": values, "reason": deployment.reason}
             )
             return
-        rows = [(name, say(values[name]), key.meaning, key.accepted) for name, key in KEYS.items()]
-        rows.extend((one.key, say(values[one.key]), one.meaning, one.accepted) for one in (PAUSED, DRY_RUN))
-        schedules = values[SCHEDULES]
-        meaning = "bounds by the clock; += adds one, -= takes one away"
-        rows.append((SCHEDULES, "" if schedules else "none", meaning, EXAMPLE))
-        if isinstance(schedules, list):
-            rows.extend(("", f"{number}: {text}", "", "") for number, text in enumerate(schedules, 1))
+        rows: list[tuple[str, str, str, str]] = []
+        for heading, names in GROUPS.items():
+            rows.append((heading.upper(), "", "", ""))
+            rows += [
+                (name, _with_default(name, values[name]), *_SAID[name]) for name in names if name != SCHEDULES
+            ]
+            if SCHEDULES in names:
+                rows += _schedule_rows(values[SCHEDULES])
         self.stdout.write(format_table(("setting", "value", "meaning", "accepted"), rows))
         if deployment.reason:
             self.stdout.write(f"\nnow {deployment.desired} wanted: {deployment.reason}")
+
+
+def _list_settings() -> str:
+    """All settings with what they mean, for `--help`."""
+    lines = ["settings; without a pair all are printed, with what is accepted:"]
+    for heading, names in GROUPS.items():
+        lines += [f"  {heading}", *(f"    {name:<21} {_SAID[name][0]}" for name in names)]
+    return "\n".join(lines)
+
+
+def _with_default(name: str, value: object) -> str:
+    """A value in words, and the default where it is another; minimum and maximum have none."""
+    default = default_of(name) if name in KEYS else False
+    has_default = name not in ("min", "max") and value != default
+    return f"{say(value)} (default {say(default)})" if has_default else say(value)
+
+
+def _schedule_rows(schedules: object) -> list[tuple[str, str, str, str]]:
+    """One line that says what they are, and one each."""
+    kept = schedules if isinstance(schedules, list) else []
+    lines = [("", f"{number}: {text}", "", "") for number, text in enumerate(kept, 1)]
+    return [(SCHEDULES, "" if kept else "none", *_SAID[SCHEDULES]), *lines]
 
 
 def describe(done: ScalingChanged) -> str:

@@ -34,7 +34,7 @@ class Command(ApplianceCommand):
         parser.add_argument("--trace", required=True, metavar="FILE", help="the traffic, a CSV file")
         parser.add_argument(
             "--policy", type=Path, metavar="FILE",
-            help="keys of set_scaling as a JSON object or lines key=value; without it the defaults",
+            help="what `set_scaling NAME --json` prints, or lines key=value; without it the defaults",
         )  # fmt: skip
         parser.add_argument(
             "--compare", action="store_true",

@@ -1,5 +1,6 @@
 """`manage.py worker`: the control loop, its hands, and the jobs."""
 
+import gc
 import logging
 import os
 import signal
@@ -55,6 +56,7 @@ class Command(BaseCommand):
         )
         consumer.start()
         _end_on_signal(stop)  # the consumer has set its own
+        calm_garbage_collection()
         loop.start()
         log.info("worker %d started", os.getpid())
         checked_at = time.monotonic()
@@ -68,6 +70,17 @@ class Command(BaseCommand):
         loop.release()
         logging.shutdown()
         os._exit(0)  # threads that wait for a gateway or a node must not hold up the end
+
+
+def calm_garbage_collection() -> None:
+    """Look through all objects seldom, and never through those that are there from the start.
+
+    A tick makes many objects that outlive it, and hardly a cycle: with 2,000 agents each look at all of them
+    took 0.1 s out of some tick.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _end_on_signal(stop: threading.Event) -> None:

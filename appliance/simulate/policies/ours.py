@@ -29,13 +29,14 @@ class Ours:
     """Shows the plant as one gateway would report it.
 
     `reload_every_s`: its memory goes through JSON so often. `decisions` are kept where asked for: (second,
-    agents wanted before, decision).
+    agents wanted before, decision). Each request is of `tokens_each`, None: nobody counts them.
     """
 
     policy: ScalingPolicy
     name: str = "millwright"
     initial: int = 1
     reload_every_s: float | None = None
+    tokens_each: float | None = None
     keep: bool = False
     decisions: list[tuple[float, int, Decision]] = field(default_factory=list)
     state: ScalingState | None = None
@@ -51,6 +52,7 @@ class Ours:
         gateway = GatewayLoad(
             "plant", 0.0, seen.now, seen.concurrency_s, seen.in_flight, seen.queued, seen.accepted,
             seen.finished, seen.service_s,
+            tokens=None if self.tokens_each is None else round(seen.finished * self.tokens_each),
         )  # fmt: skip
         load = Load(seen.current, seen.ready, (gateway,), held=seen.held, cpu_percent=self._cpu_percent(seen))
         decision = decide(self.policy, load, self.state, seen.now)
