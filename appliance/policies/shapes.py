@@ -14,6 +14,8 @@ from appliance.policies.profiles import Learned, Profile, ProfileKey, choose_pro
 #: Names in an agent's row beside those of its profile: under which limit it started, and that it has grown.
 LIMIT: Final = "limit"
 STRETCHED: Final = "stretched"
+#: Requests that an agent holds at most: those in all its batches, and one batch ahead.
+MOST_ADMITTED: Final = 100_000
 #: A larger batch must do more by this share: it makes everybody wait longer.
 WORTH: Final = 1.1
 
@@ -80,7 +82,7 @@ def _most_batch(profile: Profile, max_batch: int | None) -> int:
         larger = 0
     if max_batch is not None:
         larger = min(larger, max_batch)
-    return max(profile.batch_size, larger)
+    return max(profile.batch_size, min(larger, MOST_ADMITTED // (profile.workers + 1)))
 
 
 def shape_of(profile: Profile | Mapping[str, Any]) -> Shape:

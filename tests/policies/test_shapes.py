@@ -69,6 +69,12 @@ def test_larger_batches_must_do_more():
     assert reach_of(default_profile(4), **free, max_batch=64).most_batch == 64
 
 
+def test_a_batch_is_no_larger_than_an_agent_may_hold():
+    """With very many workers what people allow is cut to what fits, all workers' batches and one ahead."""
+    reach = reach_of(Profile(200, 1, 8), threads=None, max_threads=None, max_batch=1024)
+    assert 400 < reach.most_batch * 201 <= 100_000
+
+
 def test_what_a_part_does():
     """As much as it has of the engine threads; batches take as long; the largest does what was measured."""
     half = as_shaped(MEASURED, Shape(2, 1, 8))
