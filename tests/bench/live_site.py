@@ -46,8 +46,9 @@ with transaction.atomic():
     InferenceModel.objects.create(name=name, source="dir:/fake", state="ready", digest=told["digest"],
         manifest=manifest)
     for box in {{box_of(node.hardware) for node in Node.objects.filter(retired_at__isnull=True)}}:
-        store_profile(ProfileKey(told["digest"], box, "fake", "1"), Profile(1, 1, 1, 1 / service_s,
-            10 / service_s, service_s, 0.0, "measured", time.time(), 1 / service_s))
+        rps = told["workers"] / service_s
+        store_profile(ProfileKey(told["digest"], box, "fake", "1"), Profile(told["workers"], 1, 1, rps,
+            10 * rps, service_s, 0.0, "measured", time.time(), rps))
     deploy(name, model=name, min_agents=told["min"], max_agents=told["max"], actor="bench")
     Revision.objects.filter(deployment__name=name).update(settings={{"fake_service_ms": told["service_ms"]}})
 """
@@ -87,11 +88,18 @@ class LiveSite:
     # Deployments.
 
     def add(
-        self, name: str, *, least: int, most: int, service_ms: float = SERVICE_MS, **scaling: object
+        self,
+        name: str,
+        *,
+        least: int,
+        most: int,
+        service_ms: float = SERVICE_MS,
+        workers: int = 1,
+        **scaling: object,
     ) -> None:
-        """A deployment of agents that take `service_ms` for a request, one at a time."""
+        """A deployment of agents that take `service_ms` for a request, one at a time in each worker."""
         told = {"name": name, "digest": f"{abs(hash(name)):064x}"[:64], "service_ms": service_ms}
-        script = _ADD.format(told=json.dumps({**told, "min": least, "max": most}))
+        script = _ADD.format(told=json.dumps({**told, "workers": workers, "min": least, "max": most}))
         self.appliance.run("shell", "-v", "0", "-c", script)
         if scaling:
             self.scale(name, **scaling)

@@ -1,12 +1,14 @@
 """Scaling with real hosts: agents of 50 ms come and go by load, and no request fails of it."""
 
+import json
 import time
 
 import pytest
 from appliance_process import wait_until
 from traffic import assert_conserved
 
-from tests.bench.live_site import Boxes, Phases, live_site
+from tests.bench.live_site import CAPACITY_RPS, Boxes, Phases, live_site
+from tests.bench.open_load import percentile
 from tests.bench.scaling_live import (
     STEP_RPS,
     check_stopped_gateway,
@@ -76,6 +78,27 @@ def test_from_parked(scaled, add):
     print(f"\nfrom parked {took_s:.3f} s")
     assert took_s < FIRST_S
     assert len(scaled.agents(name)) == 1
+
+
+def test_agents_grow_where_none_can_be_added(scaled, add):
+    """Two at most, of one thread each, and work for three: they grow into their boxes, and go back."""
+    name = add("tall", least=2, most=2, workers=2, threads=1, park_s=0, stabilization_s=1)
+    scaled.wait_ready(name, 2)
+    wait_until(lambda: threads(scaled, name) == [1, 1], 60, "they are as large as the limit says")
+    with Phases(scaled, name, [(3 * CAPACITY_RPS, 20)]) as load:
+        wait_until(lambda: sum(threads(scaled, name)) >= 3, 60, "they grow")
+    assert load.failures == []
+    last = sorted(row.ms for row in load.runs[0].rows if row.t > 15)
+    print(f"\n{threads(scaled, name)} threads; p95 of the last 5 s {percentile(last, 0.95):.0f} ms")
+    wait_until(lambda: threads(scaled, name) == [1, 1], 120, "they go back")
+    assert len(scaled.agents(name)) == 2
+    assert_conserved(scaled.appliance)
+
+
+def threads(site, name):
+    """Engine threads that each is to have, the most last."""
+    shapes = [json.loads(one["profile"]) for one in site.agents(name)]
+    return sorted(one["workers"] * one["threads"] for one in shapes)
 
 
 def test_scale_downs_under_load(scaled, add):
