@@ -98,6 +98,8 @@ class AgentSlots:
     def spoke(self, load: LoadReport, now: float) -> bool:
         """It told its load: whatever it refused before is forgotten. True where its state is another."""
         changed = self.state is not load.state
+        if self.mute and load.state in (AgentState.LOADING, AgentState.READY):
+            self.mute, self.resumed = False, self.route.wanted != "warm"  # it has heard, only late
         if changed and load.state in (AgentState.READY, AgentState.PARKED):
             self.resume_sent_at, self.mute = None, False  # the resume has worked, or has come to nothing
             if load.state is AgentState.PARKED:

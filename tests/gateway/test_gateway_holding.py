@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+import pytest
 from gateway_harness import deployment
 from test_gateway_parts import slots
+from test_gateway_queue import load
 
 from agents.protocol import AgentState
 from appliance.gateway.calls import Deployment
@@ -75,6 +77,18 @@ def test_one_that_does_not_answer_is_passed_over():
     stage.pass_s(0.4)
     assert stage.resumed == ["a", "b"]
     assert (hung.resumed, well.resumed) == (False, True)
+
+
+@pytest.mark.parametrize("state", [AgentState.LOADING, AgentState.READY])
+def test_one_that_answers_late_was_resumed_all_the_same(state):
+    """Slow machines answer after that while: what it does then is of this gateway's doing."""
+    late = parked("a")
+    stage = Stage([late])
+    stage.wait()
+    stage.pass_s(2.0)
+    assert (late.mute, late.resumed) == (True, False)
+    late.spoke(load(state=state), stage.now)
+    assert (late.mute, late.resumed) == (False, True)
 
 
 def test_one_that_loads_is_waited_for():
