@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
+from scripted_agent import ScriptedAgent
 
 from appliance.gateway.routes import RouteFile
 from appliance.gateway.server import build_server, serve
@@ -173,13 +174,14 @@ class RunningGateway:
         return self.gateway.fleet.deployments[name].stats
 
     async def until_accepted(self, count, name="mini"):
-        """Wait until so many requests came in and what can be sent was sent."""
+        """Wait until so many requests came in, and agents have read what could be sent to them."""
         await until(lambda: self.stats(name).accepted == count)
         await until(self._agents_have_all)
 
     def _agents_have_all(self):
         return all(
-            not agent.link.up or not agent.link._wire._out for agent in self.gateway.fleet.every_agent()
+            not agent.link.up or (not agent.link._wire._out and _has_read(agent.slots))
+            for agent in self.gateway.fleet.every_agent()
         )
 
     async def connect(self) -> Wire:
@@ -262,3 +264,9 @@ class InnerReader:
 
     def close(self):
         self._writer.transport.abort()
+
+
+def _has_read(slots) -> bool:
+    """Whether an agent has all that this gateway sent it; a frozen one never will, others cannot be asked."""
+    agent = ScriptedAgent.known.get(slots.route.id)
+    return agent is None or agent.frozen or len(agent.requests) >= slots.sent

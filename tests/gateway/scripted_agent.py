@@ -8,6 +8,8 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from agents.protocol import (
     ALPN_LINK,
@@ -79,6 +81,8 @@ class ScriptedAgent:
     beats. A `frozen` one neither reads nor says anything.
     """
 
+    #: All that are still held by somebody, by id.
+    known: ClassVar[WeakValueDictionary[str, "ScriptedAgent"]] = WeakValueDictionary()
     _numbers = itertools.count(1)
 
     def __init__(
@@ -92,6 +96,7 @@ class ScriptedAgent:
     ):
         number = next(self._numbers)
         self.id = f"agent-{number}"
+        self.known[self.id] = self
         self.deployment = deployment
         self.script = script
         self.state = AgentState.READY
