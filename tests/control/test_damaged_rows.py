@@ -14,7 +14,10 @@ from appliance.nodes import set_node
 from appliance.policies.snapshot import RouteSnapshot
 from appliance.publish import build_snapshot
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "history"])
+pytestmark = [
+    pytest.mark.slow,  # each is a whole loop, and some thirty of them take seconds
+    pytest.mark.django_db(transaction=True, databases=["default", "history"]),
+]
 
 
 def bring_two(stage):

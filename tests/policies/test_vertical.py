@@ -288,7 +288,7 @@ def test_routes_change_with_a_shape():
     count=st.integers(1, 3),
     obeys=st.booleans(),
 )
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_whatever_comes(loads, cores, most_threads, count, obeys):
     """Never smaller than at the start, never over its cores or its batch, one change of threads at a time."""
     reach = Reach(Shape(cores, 1, 8), 1, min(most_threads, cores), 16)
