@@ -13,7 +13,7 @@ from provisioning import processes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: A program that ends by itself starts again no sooner after its last start; the last one repeats.
-RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 #: A program that ran this long starts again without a wait.
 STEADY_S = 30.0
 
@@ -67,7 +67,8 @@ class Running:
 def restart_delay_s(restarts: int, ran_s: float) -> float:
     """How long to wait before the next start, after so many restarts in a row.
 
-    What ran for some seconds is no loop that spins: one that is killed every 10 s never waits.
+    What ran for some seconds is no loop that spins: one that is killed every 10 s never waits. A delay as long
+    as that would grow with each kill, by as much as the one before came late.
     """
     if ran_s >= STEADY_S:
         return RESTART_DELAYS_S[0]

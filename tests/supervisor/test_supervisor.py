@@ -27,8 +27,8 @@ def environment(tmp_path):
         pytest.param(0, 0.1, 0.0, id="first-time-at-once"),
         pytest.param(1, 0.1, 0.4, id="again"),
         pytest.param(4, 0.1, 4.9, id="and-again"),
-        pytest.param(50, 0.1, 9.9, id="never-longer"),
-        pytest.param(50, 10.0, 0.0, id="killed-every-10-s"),
+        pytest.param(50, 0.1, 4.9, id="never-longer"),
+        pytest.param(50, 8.9, 0.0, id="killed-every-10-s-and-a-second-late"),
         pytest.param(50, 31.0, 0.0, id="was-steady"),
     ],
 )
