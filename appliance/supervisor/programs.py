@@ -67,8 +67,8 @@ class Running:
 def restart_delay_s(restarts: int, ran_s: float) -> float:
     """How long to wait before the next start, after so many restarts in a row.
 
-    What ran for some seconds is no loop that spins: one that is killed every 10 s never waits. A delay as long
-    as that would grow with each kill, by as much as the one before came late.
+    What ran for some seconds is no loop that spins: one that is killed every 10 s never waits. A delay as
+    long as that would grow with each kill, by as much as the one before came late.
     """
     if ran_s >= STEADY_S:
         return RESTART_DELAYS_S[0]
